@@ -1,0 +1,79 @@
+//! What the core asks of the shell: effects, in the order given.
+
+use dockercomp_protocol::wire::work::Verdict;
+use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp};
+
+use crate::job::JobState;
+use crate::record::Record;
+
+/// An effect the shell must carry out.
+///
+/// **Durable first, visible second**: all records of a step, and the receipts of its
+/// [`Action::Accept`]s, are committed in one batch before anything of it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make the record durable before any other action of this step becomes visible.
+    Persist(Record),
+    /// The answer to [`Event::WorkRequested`](crate::Event::WorkRequested); empty if there
+    /// is nothing for this node.
+    Lease(Vec<Granted>),
+    /// The answer to [`Event::ResultReported`](crate::Event::ResultReported).
+    Verdict(Verdict),
+    /// The answer to [`Event::Heartbeat`](crate::Event::Heartbeat).
+    HeartbeatAnswer {
+        /// Replicas whose results are not needed any more.
+        abandon: Vec<ReplicaId>,
+        /// Replicas whose outputs may be forgotten.
+        forget: Vec<ReplicaId>,
+    },
+    /// A quorum agreed. Sign the receipt and store it in the same batch as the records of
+    /// this step: it is the only place where the signed results outlive the decision.
+    Accept {
+        /// The job.
+        job: Cid,
+        /// The work unit's number.
+        index: u64,
+        /// The canonical output.
+        output: Cid,
+        /// When it was accepted.
+        at: Timestamp,
+        /// Every sealed success of the unit, agreeing or not, in the order of their leases.
+        results: Vec<Vec<u8>>,
+    },
+    /// Bring a canonical output to the coordinator, then say
+    /// [`Event::OutputStored`](crate::Event::OutputStored). Asked again, with more holders,
+    /// when another node proves to have it, and after a restart.
+    FetchOutput {
+        /// The job.
+        job: Cid,
+        /// The work unit's number.
+        index: u64,
+        /// The output.
+        output: Cid,
+        /// Nodes that computed it, in the order of their leases; never empty.
+        holders: Vec<NodeId>,
+    },
+    /// There is work again that idle nodes do not know of. Said once for each time that
+    /// nodes went away with less than they could have done, not for each work unit.
+    AnnounceWork,
+    /// A job reached its last state.
+    JobEnded {
+        /// The job.
+        job: Cid,
+        /// How it ended.
+        state: JobState,
+    },
+}
+
+/// A lease: the right and the duty of one node to run one replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// The job.
+    pub job: Cid,
+    /// The work unit's number.
+    pub index: u64,
+    /// Until when.
+    pub deadline: Timestamp,
+}

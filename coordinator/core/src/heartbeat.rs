@@ -1,0 +1,79 @@
+//! What a node may drop: work that is not needed any more, and outputs that are safe.
+//!
+//! A heartbeat names replicas, and the answer names those of them that may go. What the
+//! core does not know, or knows as somebody else's, may go too: it belongs to a work unit
+//! that is over, or to a job that was cancelled.
+//!
+//! A lease on a decided unit ends here, as `DidntNeed`, and not with the decision: until its
+//! holder is told, it may still report, and a report is still compared.
+
+use dockercomp_protocol::{NodeId, ReplicaId, Timestamp};
+
+use crate::action::Action;
+use crate::record::Silence;
+use crate::replica::{Replica, ReplicaState};
+use crate::unit::{Stage, Unit};
+use crate::{Core, state::State};
+
+impl Core {
+    pub(crate) fn on_heartbeat(
+        &mut self,
+        now: Timestamp,
+        node: NodeId,
+        running: &[ReplicaId],
+        kept: &[ReplicaId],
+    ) {
+        self.presence.seen(now, node);
+        let state = &self.state;
+        let may_go = |ids: &[ReplicaId], is_needed: fn(&Unit, &Replica) -> bool| {
+            let may_go = |id: &&ReplicaId| {
+                !state.held_by(**id, node).is_some_and(|(unit, replica)| is_needed(unit, replica))
+            };
+            ids.iter().filter(may_go).copied().collect::<Vec<_>>()
+        };
+        let abandon = may_go(running, is_run_needed);
+        let forget = may_go(kept, is_output_needed);
+        let own: Vec<ReplicaId> = abandon
+            .iter()
+            .copied()
+            .filter(|&replica| self.state.held_by(replica, node).is_some())
+            .collect();
+        self.end_all(now, &own, Silence::DidntNeed);
+        self.actions.push_back(Action::HeartbeatAnswer { abandon, forget });
+    }
+}
+
+/// Whether the result of a replica that runs still matters. One whose lease ran out still
+/// does: while the unit is undecided its report would count.
+fn is_run_needed(unit: &Unit, replica: &Replica) -> bool {
+    match unit.stage {
+        Stage::Open { .. } => !replica.state.is_reported(),
+        Stage::Accepted { .. } | Stage::Failed { .. } => false,
+    }
+}
+
+/// Whether an output that a node keeps may still have to be fetched from it.
+fn is_output_needed(unit: &Unit, replica: &Replica) -> bool {
+    let may_be_wanted = match &replica.state {
+        // Its report is under way.
+        ReplicaState::InProgress { .. } | ReplicaState::Silent(_) => true,
+        ReplicaState::Success { output, .. } => match unit.stage {
+            Stage::Accepted { output: canonical, .. } => *output == canonical,
+            Stage::Open { .. } | Stage::Failed { .. } => true,
+        },
+        ReplicaState::ClientError { .. } | ReplicaState::ValidateError => false,
+    };
+    match unit.stage {
+        Stage::Open { .. } | Stage::Accepted { stored: false, .. } => may_be_wanted,
+        Stage::Accepted { stored: true, .. } | Stage::Failed { .. } => false,
+    }
+}
+
+impl State {
+    /// A replica in memory and its unit, if this node holds it.
+    fn held_by(&self, id: ReplicaId, node: NodeId) -> Option<(&Unit, &Replica)> {
+        let unit = self.unit(*self.replicas.get(&id)?)?;
+        let replica = unit.replica(id)?;
+        (replica.node == node).then_some((unit, replica))
+    }
+}

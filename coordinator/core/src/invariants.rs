@@ -1,0 +1,133 @@
+//! What must hold after every event, whatever came in.
+//!
+//! Compiled into debug builds. Everything is recomputed from the units in memory, so an
+//! index or a counter that drifted is found at the event that did it. Cost grows with what
+//! is in flight: a large state is checked after every 1024th event only.
+
+use std::collections::BTreeSet;
+
+use crate::Core;
+use crate::dispatch::Lane;
+use crate::job::{Job, JobNumber};
+use crate::replica::{ReplicaState, Tally, ValidateState};
+use crate::state::State;
+use crate::unit::{Stage, Unit};
+
+/// Replicas in memory up to which every event is checked.
+const CHECK_ALWAYS_REPLICAS: usize = 256;
+/// With more, one event of this many is.
+const CHECK_EVERY_EVENTS: u64 = 1024;
+
+impl Core {
+    /// Panics if the state contradicts itself.
+    pub(crate) fn assert_invariants(&mut self) {
+        self.n_events += 1;
+        let is_small = self.state.replicas.len() <= CHECK_ALWAYS_REPLICAS;
+        if cfg!(debug_assertions) && (is_small || self.n_events.is_multiple_of(CHECK_EVERY_EVENTS))
+        {
+            self.state.assert_invariants();
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn assert_invariants(&self) {
+        let mut open = Tally::default();
+        let (mut n_replicas, mut n_leases) = (0, 0);
+        for (number, job) in self.jobs.iter().enumerate() {
+            assert_job(job);
+            let number = JobNumber(number);
+            assert_eq!(self.with_work.contains(&number), job.has_work(), "job {}", job.id);
+            assert_eq!(self.numbers.get(&job.id), Some(&number), "job {}", job.id);
+            for unit in job.units.values() {
+                n_replicas += unit.replicas.len();
+                for replica in &unit.replicas {
+                    open.add(&replica.state);
+                    assert!(self.replicas.contains_key(&replica.id), "replica {}", replica.id);
+                    assert!(replica.id.0 < self.next_replica, "replica {}", replica.id);
+                    if let ReplicaState::InProgress { deadline } = replica.state {
+                        n_leases += 1;
+                        let is_timed = self.deadlines.contains(&(deadline, replica.id));
+                        assert!(is_timed, "replica {} is leased without a deadline", replica.id);
+                    }
+                }
+            }
+        }
+        assert_eq!(n_replicas, self.replicas.len(), "the index of replicas");
+        assert_eq!(n_leases, self.deadlines.len(), "the index of deadlines");
+        self.assert_books(&open);
+        assert!(self.disagreements.len() <= self.config.disagreements_max);
+    }
+
+    /// Every replica is counted once for its job and once for its node, and those that can
+    /// still change are in memory.
+    fn assert_books(&self, open: &Tally) {
+        let sum = |total: fn(&Tally) -> u64| {
+            let jobs: u64 = self.jobs.iter().map(|job| total(&job.tally)).sum();
+            let nodes: u64 = self.nodes.values().map(total).sum();
+            assert_eq!(jobs, nodes, "the books of jobs and nodes differ");
+            jobs
+        };
+        assert_eq!(sum(Tally::total), self.next_replica, "replicas counted");
+        assert_eq!(sum(|tally| tally.in_progress), open.in_progress, "leases counted");
+        assert_eq!(sum(Tally::pending), open.pending(), "undecided successes counted");
+        for total in [
+            |tally: &Tally| tally.valid,
+            |tally: &Tally| tally.invalid,
+            |tally: &Tally| tally.client_error,
+            |tally: &Tally| tally.no_reply,
+        ] {
+            assert!(sum(total) >= total(open), "fewer counted than in memory");
+        }
+    }
+}
+
+fn assert_job(job: &Job) {
+    let id = job.id;
+    let open = job.units.values().filter(|unit| unit.target().is_some()).count() as u64;
+    assert!(job.next_unexpanded <= job.n_units, "job {id}");
+    assert!(job.n_stored <= job.n_done, "job {id}");
+    if job.is_running() {
+        assert_eq!(job.n_done + job.n_failed + open, job.next_unexpanded, "units of job {id}");
+        assert!(!job.is_finished(), "job {id} is finished but running");
+    } else {
+        assert_eq!(open, 0, "job {id} is over but has undecided units");
+    }
+    let queued = Lane::ALL.iter().map(|&lane| job.lanes.lane(lane).len()).sum::<usize>();
+    let placed = job.units.values().filter(|unit| unit.place.is_some()).count();
+    assert_eq!(queued, placed, "lanes of job {id}");
+    for (&index, unit) in &job.units {
+        assert_unit(job, index, unit);
+    }
+}
+
+fn assert_unit(job: &Job, index: u64, unit: &Unit) {
+    let id = job.id;
+    let rules = &job.terms.validation;
+    let nodes: BTreeSet<_> = unit.replicas.iter().map(|replica| replica.node).collect();
+    assert_eq!(nodes.len(), unit.replicas.len(), "a node is twice in unit {index} of {id}");
+    assert!(unit.replicas.len() <= rules.max_total_results as usize, "unit {index} of {id}");
+    assert!(!unit.is_over(), "unit {index} of {id} is over but in memory");
+    assert_eq!(unit.place.is_some(), job.wanted(unit) > 0, "unit {index} of {id}");
+    if let Some(place) = unit.place {
+        let queued = job.lanes.lane(place.lane).get(&place.ticket);
+        assert_eq!(queued, Some(&index), "unit {index} of {id} is not at its place");
+    }
+    match &unit.stage {
+        Stage::Open { target, sealed } => {
+            assert!(*target >= rules.target_nresults, "unit {index} of {id}");
+            assert_eq!(sealed.len(), unit.census().outputs.len(), "unit {index} of {id}");
+        }
+        Stage::Accepted { output, .. } => {
+            let agreeing = unit.holders().len();
+            assert!(agreeing >= rules.agreement() as usize, "unit {index} of {id}");
+            for replica in &unit.replicas {
+                if let ReplicaState::Success { output: said, validate } = replica.state {
+                    let is_valid = validate == ValidateState::Valid;
+                    assert_eq!(is_valid, said == *output, "replica {}", replica.id);
+                }
+            }
+        }
+        Stage::Failed { errors } => assert!(!errors.is_empty(), "unit {index} of {id}"),
+    }
+}

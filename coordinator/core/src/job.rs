@@ -1,0 +1,125 @@
+//! A job in memory: its terms, its books, and the work units in flight.
+//!
+//! Work units are expanded lazily: `next_unexpanded` counts those that were ever leased, and
+//! only the ones about which something can still change are in `units`. A job of ten million
+//! work units is taken on in constant time and costs memory for what is in flight.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use dockercomp_protocol::execution::{ExecutorKind, Exit};
+use dockercomp_protocol::{Cid, Timestamp};
+
+use crate::dispatch::Lanes;
+use crate::record::{Terms, UnitError};
+use crate::replica::Tally;
+use crate::unit::Unit;
+
+/// A job, by its place in the order of submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct JobNumber(pub(crate) usize);
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobState {
+    /// Work units are waiting or in flight, or outputs are on their way.
+    Running,
+    /// Every work unit has failed, or was accepted and its output is safe.
+    Completed {
+        /// Since when.
+        at: Timestamp,
+    },
+    /// The owner wanted no more of it.
+    Cancelled {
+        /// Since when.
+        at: Timestamp,
+    },
+}
+
+/// Why one work unit was given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitFailure {
+    /// The work unit's number.
+    pub index: u64,
+    /// When.
+    pub at: Timestamp,
+    /// Every reason that held.
+    pub errors: Vec<UnitError>,
+    /// How its replicas failed, in the order of their leases.
+    pub exits: Vec<Exit>,
+}
+
+/// A job. It is never forgotten, but what is left of an ended one is small.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Job {
+    pub(crate) id: Cid,
+    pub(crate) added_at: Timestamp,
+    pub(crate) terms: Terms,
+    pub(crate) state: JobState,
+    /// Work units in all.
+    pub(crate) n_units: u64,
+    /// Work units from this number on were never leased.
+    pub(crate) next_unexpanded: u64,
+    /// Work units in flight.
+    pub(crate) units: BTreeMap<u64, Unit>,
+    /// Those of them that lack replicas.
+    pub(crate) lanes: Lanes,
+    /// Work units accepted.
+    pub(crate) n_done: u64,
+    /// Those of them whose output is safe.
+    pub(crate) n_stored: u64,
+    /// Work units given up.
+    pub(crate) n_failed: u64,
+    /// All replicas, those of forgotten work units included.
+    pub(crate) tally: Tally,
+    /// The latest failures, at most `Config::failures_per_job_max`.
+    pub(crate) failures: VecDeque<UnitFailure>,
+}
+
+impl Job {
+    pub(crate) fn new(id: Cid, added_at: Timestamp, terms: Terms, n_units: u64) -> Self {
+        Self {
+            id,
+            added_at,
+            terms,
+            state: JobState::Running,
+            n_units,
+            next_unexpanded: 0,
+            units: BTreeMap::new(),
+            lanes: Lanes::default(),
+            n_done: 0,
+            n_stored: 0,
+            n_failed: 0,
+            tally: Tally::default(),
+            failures: VecDeque::new(),
+        }
+    }
+
+    pub(crate) const fn is_running(&self) -> bool {
+        matches!(self.state, JobState::Running)
+    }
+
+    /// Whether some node could get a lease on it.
+    pub(crate) fn has_work(&self) -> bool {
+        self.is_running() && (self.next_unexpanded < self.n_units || !self.lanes.is_empty())
+    }
+
+    /// Whether every work unit has come to its end.
+    pub(crate) const fn is_finished(&self) -> bool {
+        self.n_stored + self.n_failed == self.n_units
+    }
+
+    /// Whether a node with these executors can run it.
+    pub(crate) fn runs_on(&self, executors: &[ExecutorKind]) -> bool {
+        self.terms.executors.iter().any(|kind| executors.contains(kind))
+    }
+
+    /// Replicas of a unit that wait for a node.
+    pub(crate) fn wanted(&self, unit: &Unit) -> u32 {
+        match unit.target() {
+            Some(target) if self.is_running() => {
+                unit.census().wanted(target, &self.terms.validation)
+            }
+            Some(_) | None => 0,
+        }
+    }
+}

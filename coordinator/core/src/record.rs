@@ -1,0 +1,234 @@
+//! What the journal holds: decisions, each with every time and id that it needs.
+//!
+//! The state of a core is its records, applied in order, and nothing else: no clock and no
+//! chance enters when they are applied. A record says what was decided, not why, so a later
+//! version may decide otherwise and still read an older journal.
+//!
+//! # Format
+//!
+//! Canonical DAG-CBOR of [`Record`], an externally tagged enum; version [`VERSION`], which
+//! the shell writes once at the head of its journal. Fields are never renamed or reused: a
+//! change of meaning is a new variant, and the golden bytes in the tests say when one
+//! happened by accident.
+
+use dockercomp_protocol::execution::{ExecutorKind, Exit};
+use dockercomp_protocol::job::{JobSpec, Validation, Work};
+use dockercomp_protocol::statement::ResultStatement;
+use dockercomp_protocol::wire::work::Capacity;
+use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// Version of the records that this code writes, and the only one that it reads.
+pub const VERSION: u8 = 1;
+
+/// One decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Record {
+    /// A job was taken on.
+    JobAdded {
+        /// When.
+        at: Timestamp,
+        /// Its id.
+        job: Cid,
+        /// What the core keeps of its specification.
+        terms: Terms,
+        /// How many work units it has.
+        units: u64,
+    },
+    /// A job was cancelled, and with it whatever was undecided.
+    JobCancelled {
+        /// When.
+        at: Timestamp,
+        /// Its id.
+        job: Cid,
+    },
+    /// A replica was made and given to a node.
+    Leased {
+        /// When.
+        at: Timestamp,
+        /// The replica; always the next number.
+        replica: ReplicaId,
+        /// The job.
+        job: Cid,
+        /// The work unit's number. It is expanded by its first lease.
+        index: u64,
+        /// The holder.
+        node: NodeId,
+        /// When the lease runs out.
+        deadline: Timestamp,
+    },
+    /// The holder of a replica reported.
+    Reported {
+        /// When.
+        at: Timestamp,
+        /// The replica.
+        replica: ReplicaId,
+        /// What it reported.
+        finding: Finding,
+    },
+    /// A replica ended without a report.
+    Ended {
+        /// When.
+        at: Timestamp,
+        /// The replica.
+        replica: ReplicaId,
+        /// Why.
+        silence: Silence,
+    },
+    /// The successes of a work unit were compared, and no quorum agreed.
+    Inconclusive {
+        /// When.
+        at: Timestamp,
+        /// The job.
+        job: Cid,
+        /// The work unit's number.
+        index: u64,
+        /// How many results it now aims at.
+        target: u32,
+    },
+    /// A quorum agreed.
+    Accepted {
+        /// When.
+        at: Timestamp,
+        /// The job.
+        job: Cid,
+        /// The work unit's number.
+        index: u64,
+        /// The canonical output.
+        output: Cid,
+    },
+    /// A work unit was given up.
+    Failed {
+        /// When.
+        at: Timestamp,
+        /// The job.
+        job: Cid,
+        /// The work unit's number.
+        index: u64,
+        /// Every reason that held; never empty.
+        errors: Vec<UnitError>,
+    },
+    /// The canonical output of a work unit is safe.
+    OutputStored {
+        /// When.
+        at: Timestamp,
+        /// The job.
+        job: Cid,
+        /// The work unit's number.
+        index: u64,
+    },
+}
+
+impl Record {
+    /// When it was decided.
+    #[must_use]
+    pub const fn at(&self) -> Timestamp {
+        match self {
+            Self::JobAdded { at, .. }
+            | Self::JobCancelled { at, .. }
+            | Self::Leased { at, .. }
+            | Self::Reported { at, .. }
+            | Self::Ended { at, .. }
+            | Self::Inconclusive { at, .. }
+            | Self::Accepted { at, .. }
+            | Self::Failed { at, .. }
+            | Self::OutputStored { at, .. } => *at,
+        }
+    }
+}
+
+/// What the core keeps of a job's specification.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terms {
+    /// What one replica takes.
+    pub need: Capacity,
+    /// Executors that can run it.
+    pub executors: Vec<ExecutorKind>,
+    /// The dataset that its work units read, if any.
+    pub dataset: Option<Cid>,
+    /// When a result counts.
+    pub validation: Validation,
+}
+
+impl Terms {
+    /// The terms of a specification.
+    #[must_use]
+    pub fn of(spec: &JobSpec) -> Self {
+        let docker = spec.program.image.map(|_| ExecutorKind::Docker);
+        let wasm = spec.program.module.map(|_| ExecutorKind::Wasm);
+        let dataset = match &spec.work {
+            Work::Files { dataset, .. } => Some(*dataset),
+            Work::Sweep(_) => None,
+        };
+        Self {
+            need: Capacity::of(&spec.limits),
+            executors: docker.into_iter().chain(wasm).collect(),
+            dataset,
+            validation: spec.validation.clone(),
+        }
+    }
+}
+
+/// What a report says, as far as the core cares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Finding {
+    /// The program succeeded.
+    Success {
+        /// The root of what it left.
+        output: Cid,
+        /// The signed statement, for the receipt and as evidence.
+        #[serde(with = "serde_bytes")]
+        sealed: Vec<u8>,
+    },
+    /// The program failed.
+    ClientError {
+        /// How.
+        exit: Exit,
+    },
+    /// Success is claimed, but there is no output to compare.
+    ValidateError,
+}
+
+impl Finding {
+    /// What a result says.
+    #[must_use]
+    pub fn of(result: &ResultStatement, sealed: Vec<u8>) -> Self {
+        match result.output {
+            _ if !result.exit.is_success() => Self::ClientError { exit: result.exit.clone() },
+            Some(output) => Self::Success { output, sealed },
+            None => Self::ValidateError,
+        }
+    }
+}
+
+/// Why a replica ended without a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Silence {
+    /// The lease could not be delivered.
+    CouldntSend,
+    /// The deadline passed.
+    NoReply,
+    /// Its work unit was decided without it, and the node was told to stop.
+    DidntNeed,
+    /// The node left the project.
+    ClientDetached,
+}
+
+/// Why a work unit was given up: the bits of BOINC's error mask that can occur here.
+///
+/// `COULDNT_SEND_RESULT` cannot: a replica that was not delivered is simply replaced.
+/// Cancelling is a state of the job, see [`JobState`](crate::JobState).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnitError {
+    /// More replicas than `max_error_results` ended in an error.
+    TooManyErrorResults,
+    /// More than `max_success_results` succeeded, and no quorum agreed.
+    TooManySuccessResults,
+    /// `max_total_results` replicas are used up, and nobody is left who could still report.
+    TooManyTotalResults,
+}

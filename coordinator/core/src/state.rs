@@ -1,0 +1,374 @@
+//! The durable state, and the one way to change it: applying a record.
+//!
+//! [`Core::handle`](crate::Core::handle) decides, makes a [`Record`], and applies it here;
+//! a restart applies the same records from the journal. There is no third way, so the state
+//! after a restart is the state before it.
+//!
+//! A record that does not fit is refused and changes nothing: the journal is then damaged
+//! or of another program, and carrying on would lose work silently.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp};
+
+use crate::books::push_bounded;
+use crate::config::Config;
+use crate::job::{Job, JobNumber, JobState, UnitFailure};
+use crate::node::Disagreement;
+use crate::record::{Finding, Record, Silence, Terms, UnitError};
+use crate::replica::{Replica, ReplicaState, Tally, ValidateState};
+use crate::unit::{Stage, Unit, UnitKey};
+use crate::validate::check_pair;
+
+/// Everything that must survive a restart. Compare two to see whether two cores agree.
+///
+/// Not in it, because it is either said again by the nodes or only saves work: who is
+/// present, how far each node came in the lanes, whether somebody idles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    pub(crate) config: Config,
+    /// In the order of submission.
+    pub(crate) jobs: Vec<Job>,
+    pub(crate) numbers: BTreeMap<Cid, JobNumber>,
+    /// Running jobs that have something to lease.
+    pub(crate) with_work: BTreeSet<JobNumber>,
+    /// The replicas of all units in memory.
+    pub(crate) replicas: BTreeMap<ReplicaId, UnitKey>,
+    /// One entry for each lease.
+    pub(crate) deadlines: BTreeSet<(Timestamp, ReplicaId)>,
+    /// The books of every node that ever had a lease.
+    pub(crate) nodes: BTreeMap<NodeId, Tally>,
+    /// The latest, at most `Config::disagreements_max`.
+    pub(crate) disagreements: VecDeque<Disagreement>,
+    pub(crate) next_replica: u64,
+}
+
+/// What a record changed beyond the state itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Effects {
+    /// There is work now that was not there before, and that nobody has asked for.
+    pub(crate) is_there_new_work: bool,
+    /// The job that came to its end.
+    pub(crate) ended: Option<JobNumber>,
+}
+
+/// Why a record does not fit the state it was applied to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// The job is there already.
+    #[error("job {job} was added twice")]
+    KnownJob {
+        /// Its id.
+        job: Cid,
+    },
+    /// The job is not there, or not running.
+    #[error("job {job} is not running")]
+    NoSuchJob {
+        /// Its id.
+        job: Cid,
+    },
+    /// The work unit is not in flight, or not at the stage that the record speaks of.
+    #[error("work unit {index} of job {job} is not at the stage that the record changes")]
+    WrongStage {
+        /// The job.
+        job: Cid,
+        /// The work unit's number.
+        index: u64,
+    },
+    /// Nobody reported the output that is said to be canonical.
+    #[error("work unit {index} of job {job} has no result with the output that the record accepts")]
+    WrongOutput {
+        /// The job.
+        job: Cid,
+        /// The work unit's number.
+        index: u64,
+    },
+    /// The replica is not there, or is over already.
+    #[error("replica {replica} is not in the state that the record changes")]
+    WrongReplica {
+        /// Its id.
+        replica: ReplicaId,
+    },
+    /// The lease breaks a rule: its number is not the next, the work unit lacks no replica,
+    /// or the node had one before.
+    #[error("replica {replica} of work unit {index} of job {job} cannot have been leased")]
+    WrongLease {
+        /// The replica.
+        replica: ReplicaId,
+        /// The job.
+        job: Cid,
+        /// The work unit's number.
+        index: u64,
+    },
+}
+
+impl State {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config,
+            jobs: Vec::new(),
+            numbers: BTreeMap::new(),
+            with_work: BTreeSet::new(),
+            replicas: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            nodes: BTreeMap::new(),
+            disagreements: VecDeque::new(),
+            next_replica: 0,
+        }
+    }
+
+    /// Applies one record. If it does not fit, nothing is changed.
+    pub(crate) fn apply(&mut self, record: &Record) -> Result<Effects, ApplyError> {
+        match record {
+            Record::JobAdded { at, job, terms, units } => self.add_job(*at, *job, terms, *units),
+            Record::JobCancelled { at, job } => self.cancel_job(*at, *job),
+            Record::Leased { at: _, replica, job, index, node, deadline } => {
+                let key = UnitKey { job: self.running(*job)?, index: *index };
+                self.lease(key, *replica, *node, *deadline)
+            }
+            Record::Reported { at, replica, finding } => self.report(*at, *replica, finding),
+            Record::Ended { at, replica, silence } => self.end(*at, *replica, *silence),
+            Record::Inconclusive { at, job, index, target } => {
+                self.disagree(*at, self.open(*job, *index)?, *target)
+            }
+            Record::Accepted { at, job, index, output } => {
+                self.accept(*at, self.open(*job, *index)?, *output)
+            }
+            Record::Failed { at, job, index, errors } => {
+                self.fail(*at, self.open(*job, *index)?, errors)
+            }
+            Record::OutputStored { at, job, index } => self.store(*at, *job, *index),
+        }
+    }
+
+    fn add_job(
+        &mut self,
+        at: Timestamp,
+        id: Cid,
+        terms: &Terms,
+        units: u64,
+    ) -> Result<Effects, ApplyError> {
+        let number = JobNumber(self.jobs.len());
+        if self.numbers.contains_key(&id) {
+            return Err(ApplyError::KnownJob { job: id });
+        }
+        self.numbers.insert(id, number);
+        self.jobs.push(Job::new(id, at, terms.clone(), units));
+        self.note_work(number);
+        let ended = self.complete_if_finished(at, number);
+        Ok(Effects { is_there_new_work: units > 0, ended })
+    }
+
+    /// The replicas of a cancelled job are over at once, and forgotten: whoever still names
+    /// one in a heartbeat is told to abandon or forget what is not known.
+    fn cancel_job(&mut self, at: Timestamp, id: Cid) -> Result<Effects, ApplyError> {
+        let number = self.running(id)?;
+        let indices: Vec<u64> = self.job(number).units.keys().copied().collect();
+        for index in indices {
+            let key = UnitKey { job: number, index };
+            self.each_replica(at, key, |state| match state {
+                ReplicaState::InProgress { .. } => Some(ReplicaState::Silent(Silence::DidntNeed)),
+                ReplicaState::Success {
+                    output,
+                    validate: ValidateState::Init | ValidateState::Inconclusive,
+                } => {
+                    let validate = ValidateState::NoCheck;
+                    Some(ReplicaState::Success { output: *output, validate })
+                }
+                ReplicaState::Success { .. }
+                | ReplicaState::Silent(_)
+                | ReplicaState::ClientError { .. }
+                | ReplicaState::ValidateError => None,
+            });
+            self.forget(key);
+        }
+        self.job_mut(number).state = JobState::Cancelled { at };
+        self.note_work(number);
+        Ok(Effects { is_there_new_work: false, ended: Some(number) })
+    }
+
+    fn lease(
+        &mut self,
+        key: UnitKey,
+        replica: ReplicaId,
+        node: NodeId,
+        deadline: Timestamp,
+    ) -> Result<Effects, ApplyError> {
+        let job = self.job(key.job);
+        let is_new = key.index == job.next_unexpanded && key.index < job.n_units;
+        let is_wanted = match self.unit(key) {
+            Some(unit) => job.wanted(unit) > 0 && !unit.knows(node),
+            None => is_new,
+        };
+        if replica.0 != self.next_replica || !is_wanted {
+            return Err(ApplyError::WrongLease { replica, job: job.id, index: key.index });
+        }
+        self.next_replica += 1;
+        let job = &mut self.jobs[key.job.0];
+        if is_new {
+            job.next_unexpanded += 1;
+        }
+        let target = job.terms.validation.target_nresults;
+        let unit = job.units.entry(key.index).or_insert_with(|| Unit::new(target));
+        let state = ReplicaState::InProgress { deadline };
+        job.tally.add(&state);
+        self.nodes.entry(node).or_default().add(&state);
+        unit.replicas.push(Replica { id: replica, node, state });
+        self.replicas.insert(replica, key);
+        self.deadlines.insert((deadline, replica));
+        // A unit that starts to wait because it was begun is no news to anybody.
+        self.tidy(key);
+        Ok(Effects::default())
+    }
+
+    fn report(
+        &mut self,
+        at: Timestamp,
+        id: ReplicaId,
+        finding: &Finding,
+    ) -> Result<Effects, ApplyError> {
+        let wrong = ApplyError::WrongReplica { replica: id };
+        let key = *self.replicas.get(&id).ok_or_else(|| wrong.clone())?;
+        let unit = self.unit_mut(key);
+        if unit.replica(id).is_none_or(|replica| replica.state.is_reported()) {
+            return Err(wrong);
+        }
+        let state = match finding {
+            Finding::ClientError { exit } => ReplicaState::ClientError { exit: exit.clone() },
+            Finding::ValidateError => ReplicaState::ValidateError,
+            Finding::Success { output, sealed } => {
+                let validate = match &mut unit.stage {
+                    Stage::Open { sealed: kept, .. } => {
+                        kept.insert(id, sealed.clone());
+                        ValidateState::Init
+                    }
+                    Stage::Accepted { output: canonical, .. } => check_pair(*output, *canonical),
+                    Stage::Failed { .. } => ValidateState::TooLate,
+                };
+                ReplicaState::Success { output: *output, validate }
+            }
+        };
+        self.set_replica(at, key, id, state);
+        Ok(self.settle(at, key))
+    }
+
+    fn end(
+        &mut self,
+        at: Timestamp,
+        id: ReplicaId,
+        silence: Silence,
+    ) -> Result<Effects, ApplyError> {
+        let wrong = ApplyError::WrongReplica { replica: id };
+        let key = *self.replicas.get(&id).ok_or_else(|| wrong.clone())?;
+        if !self.unit_mut(key).replica(id).is_some_and(|replica| replica.state.is_in_progress()) {
+            return Err(wrong);
+        }
+        self.set_replica(at, key, id, ReplicaState::Silent(silence));
+        Ok(self.settle(at, key))
+    }
+
+    fn disagree(
+        &mut self,
+        at: Timestamp,
+        key: UnitKey,
+        raised: u32,
+    ) -> Result<Effects, ApplyError> {
+        if let Stage::Open { target, .. } = &mut self.unit_mut(key).stage {
+            *target = raised;
+        }
+        self.each_success(at, key, |_| ValidateState::Inconclusive);
+        Ok(self.settle(at, key))
+    }
+
+    fn accept(
+        &mut self,
+        at: Timestamp,
+        key: UnitKey,
+        canonical: Cid,
+    ) -> Result<Effects, ApplyError> {
+        let unit = self.unit_mut(key);
+        if !unit.replicas.iter().any(|replica| replica.state.output() == Some(canonical)) {
+            let job = self.job(key.job).id;
+            return Err(ApplyError::WrongOutput { job, index: key.index });
+        }
+        unit.stage = Stage::Accepted { output: canonical, stored: false };
+        self.each_success(at, key, |output| check_pair(output, canonical));
+        self.job_mut(key.job).n_done += 1;
+        Ok(self.settle(at, key))
+    }
+
+    fn fail(
+        &mut self,
+        at: Timestamp,
+        key: UnitKey,
+        errors: &[UnitError],
+    ) -> Result<Effects, ApplyError> {
+        let failures_max = self.config.failures_per_job_max;
+        let unit = self.unit_mut(key);
+        unit.stage = Stage::Failed { errors: errors.to_vec() };
+        let exits = unit.replicas.iter().filter_map(|replica| match &replica.state {
+            ReplicaState::ClientError { exit } => Some(exit.clone()),
+            ReplicaState::InProgress { .. }
+            | ReplicaState::Silent(_)
+            | ReplicaState::Success { .. }
+            | ReplicaState::ValidateError => None,
+        });
+        let exits = exits.collect();
+        self.each_success(at, key, |_| ValidateState::NoCheck);
+        let job = self.job_mut(key.job);
+        job.n_failed += 1;
+        let failure = UnitFailure { index: key.index, at, errors: errors.to_vec(), exits };
+        push_bounded(&mut job.failures, failure, failures_max);
+        Ok(self.settle(at, key))
+    }
+
+    fn store(&mut self, at: Timestamp, id: Cid, index: u64) -> Result<Effects, ApplyError> {
+        let key = UnitKey { job: self.running(id)?, index };
+        let job = self.job_mut(key.job);
+        match job.units.get_mut(&index).map(|unit| &mut unit.stage) {
+            Some(Stage::Accepted { stored, .. }) if !*stored => *stored = true,
+            Some(Stage::Accepted { .. } | Stage::Open { .. } | Stage::Failed { .. }) | None => {
+                return Err(ApplyError::WrongStage { job: id, index });
+            }
+        }
+        job.n_stored += 1;
+        Ok(self.settle(at, key))
+    }
+}
+
+/// Finding things.
+impl State {
+    pub(crate) fn job(&self, number: JobNumber) -> &Job {
+        &self.jobs[number.0]
+    }
+
+    pub(crate) fn job_mut(&mut self, number: JobNumber) -> &mut Job {
+        &mut self.jobs[number.0]
+    }
+
+    /// The unit of a key that was just looked up.
+    pub(crate) fn unit_mut(&mut self, key: UnitKey) -> &mut Unit {
+        let unit = self.job_mut(key.job).units.get_mut(&key.index);
+        unit.expect("every key in the index names a unit in memory")
+    }
+
+    /// The number of a job that is running.
+    fn running(&self, id: Cid) -> Result<JobNumber, ApplyError> {
+        match self.numbers.get(&id) {
+            Some(&number) if self.job(number).is_running() => Ok(number),
+            Some(_) | None => Err(ApplyError::NoSuchJob { job: id }),
+        }
+    }
+
+    /// The key of a unit that is undecided.
+    fn open(&self, job: Cid, index: u64) -> Result<UnitKey, ApplyError> {
+        let key = UnitKey { job: self.running(job)?, index };
+        match self.unit(key).map(|unit| &unit.stage) {
+            Some(Stage::Open { .. }) => Ok(key),
+            Some(Stage::Accepted { .. } | Stage::Failed { .. }) | None => {
+                Err(ApplyError::WrongStage { job, index })
+            }
+        }
+    }
+}

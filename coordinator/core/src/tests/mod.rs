@@ -1,0 +1,13 @@
+//! The core, told as stories.
+//!
+//! Every story runs in a [`env::TestEnv`], which rejects effects that the story does not
+//! expect, and which at the end replays the story's journal into a fresh core and compares.
+
+mod env;
+mod leases;
+mod properties;
+mod quorum;
+mod records;
+mod reports;
+mod restart;
+mod validator;

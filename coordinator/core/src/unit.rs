@@ -1,0 +1,142 @@
+//! A work unit in memory: from its first lease until nothing about it can change.
+//!
+//! ```text
+//!              quorum agrees             output is safe, all replicas over
+//! Open ───────────────────────► Accepted ──────────────────────────────► forgotten
+//!   │     limits are reached                    all replicas over
+//!   └─────────────────────────► Failed ────────────────────────────────► forgotten
+//! ```
+//!
+//! A unit has no id of its own in the core: it is a job and a number.
+
+use std::collections::BTreeMap;
+
+use dockercomp_protocol::{Cid, NodeId, ReplicaId};
+
+use crate::dispatch::Place;
+use crate::job::JobNumber;
+use crate::record::UnitError;
+use crate::replica::{Replica, ReplicaState, ValidateState};
+use crate::validate::Census;
+
+/// Which work unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct UnitKey {
+    pub(crate) job: JobNumber,
+    pub(crate) index: u64,
+}
+
+/// A work unit with at least one replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unit {
+    /// In the order of their leases; at most `max_total_results`.
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) stage: Stage,
+    /// Where it waits for nodes, if it lacks replicas.
+    pub(crate) place: Option<Place>,
+}
+
+/// How far a work unit is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Undecided.
+    Open {
+        /// How many results it aims at.
+        target: u32,
+        /// The signed successes, kept for the receipt; gone with the decision.
+        sealed: BTreeMap<ReplicaId, Vec<u8>>,
+    },
+    /// A quorum agreed.
+    Accepted {
+        /// On this.
+        output: Cid,
+        /// Whether it is safe at the coordinator.
+        stored: bool,
+    },
+    /// Given up, for these reasons.
+    Failed { errors: Vec<UnitError> },
+}
+
+impl Unit {
+    /// A unit that nobody has yet.
+    pub(crate) const fn new(target: u32) -> Self {
+        let stage = Stage::Open { target, sealed: BTreeMap::new() };
+        Self { replicas: Vec::new(), stage, place: None }
+    }
+
+    /// Whether a node has, or ever had, a replica of this unit. It never gets another: an
+    /// error would repeat itself, and two votes of one node are one.
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        self.replicas.iter().any(|replica| replica.node == node)
+    }
+
+    pub(crate) fn replica(&self, id: ReplicaId) -> Option<&Replica> {
+        self.replicas.iter().find(|replica| replica.id == id)
+    }
+
+    /// How many results it aims at, while it is undecided.
+    pub(crate) const fn target(&self) -> Option<u32> {
+        match self.stage {
+            Stage::Open { target, .. } => Some(target),
+            Stage::Accepted { .. } | Stage::Failed { .. } => None,
+        }
+    }
+
+    /// Whether an earlier replica was lost, or its results did not agree: such a unit holds
+    /// its job up and goes first.
+    pub(crate) fn is_retry(&self, target_at_first: u32) -> bool {
+        let raised = self.target().is_some_and(|target| target > target_at_first);
+        raised
+            || self.replicas.iter().any(|replica| match replica.state {
+                ReplicaState::InProgress { .. } | ReplicaState::Success { .. } => false,
+                ReplicaState::Silent(_)
+                | ReplicaState::ClientError { .. }
+                | ReplicaState::ValidateError => true,
+            })
+    }
+
+    /// Whether nothing about it can change any more, short of reports nobody needs.
+    pub(crate) fn is_over(&self) -> bool {
+        let settled = match self.stage {
+            Stage::Open { .. } => false,
+            Stage::Accepted { stored, .. } => stored,
+            Stage::Failed { .. } => true,
+        };
+        settled && !self.replicas.iter().any(|replica| replica.state.is_in_progress())
+    }
+
+    /// Whether a success stands so.
+    pub(crate) fn has_success(&self, standing: ValidateState) -> bool {
+        self.replicas.iter().any(|replica| match replica.state {
+            ReplicaState::Success { validate, .. } => validate == standing,
+            ReplicaState::InProgress { .. }
+            | ReplicaState::Silent(_)
+            | ReplicaState::ClientError { .. }
+            | ReplicaState::ValidateError => false,
+        })
+    }
+
+    /// What the validator has to know.
+    pub(crate) fn census(&self) -> Census {
+        let mut census = Census::default();
+        for replica in &self.replicas {
+            census.total += 1;
+            match replica.state {
+                ReplicaState::InProgress { .. } => census.in_progress += 1,
+                ReplicaState::Success { output, .. } => census.outputs.push(output),
+                ReplicaState::ClientError { .. } | ReplicaState::ValidateError => {
+                    census.errors += 1;
+                }
+                ReplicaState::Silent(_) => {}
+            }
+        }
+        census
+    }
+
+    /// Nodes that computed the canonical output.
+    pub(crate) fn holders(&self) -> Vec<NodeId> {
+        let Stage::Accepted { output, .. } = self.stage else { return Vec::new() };
+        let agree = |replica: &&Replica| replica.state.output() == Some(output);
+        self.replicas.iter().filter(agree).map(|replica| replica.node).collect()
+    }
+}

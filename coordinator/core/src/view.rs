@@ -1,0 +1,220 @@
+//! What people may see: plain values, made on demand.
+//!
+//! Of an undecided work unit they hold counts only. Its outputs are nobody's business: a lazy
+//! node that could read them would have something to copy.
+
+use dockercomp_protocol::execution::ExecutorKind;
+use dockercomp_protocol::wire::work::Capacity;
+use dockercomp_protocol::{Cid, NodeId, Timestamp};
+
+use crate::Core;
+use crate::job::{Job, JobNumber, JobState, UnitFailure};
+use crate::node::Disagreement;
+use crate::record::UnitError;
+use crate::replica::{ReplicaState, Tally, ValidateState};
+use crate::unit::{Stage, Unit};
+
+/// A job, in numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobView {
+    /// Its id.
+    pub job: Cid,
+    /// Where it stands.
+    pub state: JobState,
+    /// When it was taken on.
+    pub added_at: Timestamp,
+    /// Work units in all: `waiting + in_flight + done + failed`, and in a cancelled job those
+    /// that were in flight then.
+    pub units: u64,
+    /// Work units that nobody has had yet.
+    pub waiting: u64,
+    /// Work units that are begun and undecided.
+    pub in_flight: u64,
+    /// Those of them that wait for a node.
+    pub lacking: u64,
+    /// Work units accepted.
+    pub done: u64,
+    /// Those of them whose output is safe at the coordinator.
+    pub stored: u64,
+    /// Work units given up.
+    pub failed: u64,
+    /// Its replicas.
+    pub replicas: Tally,
+    /// The latest failures, with reasons.
+    pub failures: Vec<UnitFailure>,
+}
+
+/// A node, in numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    /// Who.
+    pub node: NodeId,
+    /// Its replicas.
+    pub replicas: Tally,
+    /// What it said of itself, unless it has not registered since the last restart.
+    pub registered: Option<Registered>,
+}
+
+/// What a node said of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Executors that are ready.
+    pub executors: Vec<ExecutorKind>,
+    /// Everything it offers.
+    pub offer: Capacity,
+    /// When it was last heard.
+    pub last_seen: Timestamp,
+}
+
+/// Where a work unit stands, and what it waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnitView {
+    /// Nobody has had it yet.
+    Waiting,
+    /// Begun and undecided.
+    Open {
+        /// Results it aims at.
+        target: u32,
+        /// Replicas that nodes work on.
+        in_progress: u32,
+        /// When the first of their leases runs out.
+        next_deadline: Option<Timestamp>,
+        /// Results that are there.
+        successes: u32,
+        /// Whether they were compared and do not agree.
+        is_inconclusive: bool,
+        /// Replicas that ended in an error.
+        errors: u32,
+        /// Replicas that ended without a report.
+        silent: u32,
+        /// Replicas that wait for a node that has not had this unit.
+        lacking: u32,
+    },
+    /// A quorum agreed.
+    Accepted {
+        /// On this.
+        output: Cid,
+        /// Whether it is safe at the coordinator.
+        stored: bool,
+    },
+    /// Given up.
+    Failed {
+        /// Every reason that held.
+        errors: Vec<UnitError>,
+    },
+    /// Its job was cancelled before anybody had it.
+    Cancelled,
+    /// Over and forgotten: a receipt tells that it was accepted; without one it failed, or was
+    /// cancelled.
+    Over,
+}
+
+impl Core {
+    /// All jobs, in the order of submission.
+    pub fn jobs(&self) -> impl Iterator<Item = JobView> {
+        self.state.jobs.iter().map(view_job)
+    }
+
+    /// One job.
+    #[must_use]
+    pub fn job(&self, job: Cid) -> Option<JobView> {
+        self.find(job).map(|number| view_job(self.state.job(number)))
+    }
+
+    /// Where a job stands: [`Self::job`], when nothing else matters.
+    #[must_use]
+    pub fn job_state(&self, job: Cid) -> Option<JobState> {
+        self.find(job).map(|number| self.state.job(number).state)
+    }
+
+    /// All nodes that registered or ever had a lease.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeView> {
+        let strangers =
+            self.presence.visits.keys().filter(|node| !self.state.nodes.contains_key(*node));
+        let known = self.state.nodes.keys().chain(strangers);
+        known.map(|&node| self.view_node(node)).collect()
+    }
+
+    /// Who was caught, and how: the latest last.
+    pub fn disagreements(&self) -> impl Iterator<Item = &Disagreement> {
+        self.state.disagreements.iter()
+    }
+
+    /// Where a work unit stands; nothing if the job or the number is not known.
+    #[must_use]
+    pub fn explain_unit(&self, job: Cid, index: u64) -> Option<UnitView> {
+        let job = self.state.job(self.find(job)?);
+        if index >= job.n_units {
+            return None;
+        }
+        Some(match job.units.get(&index) {
+            Some(unit) => view_unit(job, unit),
+            None if index < job.next_unexpanded => UnitView::Over,
+            None if job.is_running() => UnitView::Waiting,
+            None => UnitView::Cancelled,
+        })
+    }
+
+    fn find(&self, job: Cid) -> Option<JobNumber> {
+        self.state.numbers.get(&job).copied()
+    }
+
+    fn view_node(&self, node: NodeId) -> NodeView {
+        let replicas = self.state.nodes.get(&node).copied().unwrap_or_default();
+        let registered = self.presence.visits.get(&node).map(|visit| Registered {
+            executors: visit.executors.clone(),
+            offer: visit.offer,
+            last_seen: visit.last_seen,
+        });
+        NodeView { node, replicas, registered }
+    }
+}
+
+fn view_job(job: &Job) -> JobView {
+    let in_flight =
+        if job.is_running() { job.next_unexpanded - job.n_done - job.n_failed } else { 0 };
+    JobView {
+        job: job.id,
+        state: job.state,
+        added_at: job.added_at,
+        units: job.n_units,
+        waiting: job.n_units - job.next_unexpanded,
+        in_flight,
+        lacking: job.lanes.len() as u64,
+        done: job.n_done,
+        stored: job.n_stored,
+        failed: job.n_failed,
+        replicas: job.tally,
+        failures: job.failures.iter().cloned().collect(),
+    }
+}
+
+fn view_unit(job: &Job, unit: &Unit) -> UnitView {
+    let target = match &unit.stage {
+        Stage::Accepted { output, stored } => {
+            return UnitView::Accepted { output: *output, stored: *stored };
+        }
+        Stage::Failed { errors } => return UnitView::Failed { errors: errors.clone() },
+        Stage::Open { target, .. } => *target,
+    };
+    let census = unit.census();
+    let deadlines = unit.replicas.iter().filter_map(|replica| match replica.state {
+        ReplicaState::InProgress { deadline } => Some(deadline),
+        ReplicaState::Silent(_)
+        | ReplicaState::Success { .. }
+        | ReplicaState::ClientError { .. }
+        | ReplicaState::ValidateError => None,
+    });
+    let successes = census.successes();
+    UnitView::Open {
+        target,
+        in_progress: census.in_progress,
+        next_deadline: deadlines.min(),
+        successes,
+        is_inconclusive: unit.has_success(ValidateState::Inconclusive),
+        errors: census.errors,
+        silent: census.total - census.in_progress - successes - census.errors,
+        lacking: job.wanted(unit),
+    }
+}

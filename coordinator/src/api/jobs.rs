@@ -1,0 +1,175 @@
+//! Submitting, watching and cancelling jobs.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use dockercomp_coordinator_core::{Core, Disagreement, Event, JobState, JobView};
+use dockercomp_peer::api::ProblemKind;
+use dockercomp_peer::reply::Refused;
+use dockercomp_protocol::{Cid, content};
+
+use super::ApiState;
+use super::types::{DisagreementInfo, FailureInfo, JobInfo, Submitted};
+use crate::jobs::{Job, JobError};
+use crate::logs;
+
+/// Failures that are told with their logs.
+const FAILURES_MAX: usize = 100;
+
+/// Takes a sealed job on.
+pub(super) async fn submit(
+    State(state): State<ApiState>,
+    sealed: Bytes,
+) -> Result<Json<Submitted>, Refused> {
+    let (store, project) = (state.peer.store().clone(), state.project);
+    let opened =
+        tokio::task::spawn_blocking(move || Job::open(&store, project, sealed.to_vec())).await;
+    let job = opened.map_err(Refused::internal)?.map_err(refuse)?;
+    let job = state.jobs.insert(job);
+    let event = Event::JobAdded {
+        job: job.cid,
+        spec: Box::new(job.spec.clone()),
+        units: job.plan.units(),
+    };
+    for root in job.roots() {
+        state.peer.pin(root).await.map_err(Refused::internal)?;
+        state.peer.announce(root).await;
+    }
+    state.decider.tell_with(event, vec![job.row()]).await.map_err(Refused::internal)?;
+    Ok(Json(Submitted { job: job.cid.to_string(), work_units: job.plan.units() }))
+}
+
+fn refuse(error: JobError) -> Refused {
+    let (kind, fix) = match &error {
+        JobError::Missing { what, .. } => (
+            ProblemKind::NotFound,
+            Some(format!(
+                "add it here first (dockercomp {} add), or fetch it from peers (dockercomp \
+                 dataset get CID)",
+                if *what == "image" { "image" } else { "dataset" }
+            )),
+        ),
+        JobError::Open(_) | JobError::Foreign { .. } => (
+            ProblemKind::Verification,
+            Some("sign it with the key of this project (owner.key)".to_owned()),
+        ),
+        JobError::Spec(_) | JobError::NotOneFile { .. } => (ProblemKind::BadRequest, None),
+        JobError::Store(_) => (ProblemKind::Internal, None),
+    };
+    let refused = Refused::new(kind, error);
+    match fix {
+        Some(fix) => refused.fix(fix),
+        None => refused,
+    }
+}
+
+/// All jobs, the newest last.
+pub(super) async fn list(State(state): State<ApiState>) -> Result<Json<Vec<JobInfo>>, Refused> {
+    let views = state.decider.look(|core| core.jobs().collect::<Vec<_>>()).await;
+    let views = views.map_err(Refused::internal)?;
+    Ok(Json(views.into_iter().map(|view| info(&state, view, &[])).collect()))
+}
+
+/// One job.
+pub(super) async fn one(
+    State(state): State<ApiState>,
+    Path(job): Path<String>,
+) -> Result<Json<JobInfo>, Refused> {
+    describe(&state, parse(&job)?).await.map(Json)
+}
+
+/// Cancels a job.
+pub(super) async fn cancel(
+    State(state): State<ApiState>,
+    Path(job): Path<String>,
+) -> Result<Json<JobInfo>, Refused> {
+    let job = parse(&job)?;
+    describe(&state, job).await?;
+    state.decider.tell(Event::JobCancelled { job }).await.map_err(Refused::internal)?;
+    describe(&state, job).await.map(Json)
+}
+
+async fn describe(state: &ApiState, job: Cid) -> Result<JobInfo, Refused> {
+    let look = move |core: &Core| {
+        let view = core.job(job)?;
+        let disagreements: Vec<Disagreement> =
+            core.disagreements().filter(|found| found.job == job).cloned().collect();
+        Some((view, disagreements))
+    };
+    let found = state.decider.look(look).await.map_err(Refused::internal)?;
+    let (view, disagreements) = found.ok_or_else(|| unknown(&job))?;
+    let mut info = info(state, view, &disagreements);
+    let store = state.peer.store().clone();
+    let with_logs = tokio::task::spawn_blocking(move || {
+        for failure in info.failures.iter_mut().take(FAILURES_MAX) {
+            failure.log_tail = logs::of_unit(&store, &job, failure.unit).map(|tail| tail.text);
+        }
+        info
+    });
+    with_logs.await.map_err(Refused::internal)
+}
+
+fn info(state: &ApiState, view: JobView, disagreements: &[Disagreement]) -> JobInfo {
+    let job = state.jobs.get(&view.job);
+    let (name, submitted_at) = job.map_or_else(
+        || (String::new(), String::new()),
+        |job| (job.spec.name.clone(), job.spec.submitted_at.to_string()),
+    );
+    let state = match view.state {
+        JobState::Running => "running",
+        JobState::Completed { .. } if view.failed > 0 => "failed",
+        JobState::Completed { .. } => "done",
+        JobState::Cancelled { .. } => "cancelled",
+    };
+    let tally = view.replicas;
+    JobInfo {
+        job: view.job.to_string(),
+        name,
+        state: state.to_owned(),
+        submitted_at,
+        work_units: view.units,
+        accepted: view.done,
+        stored: view.stored,
+        failed: view.failed,
+        in_flight: view.in_flight,
+        replicas: tally.total(),
+        results_valid: tally.valid,
+        results_invalid: tally.invalid,
+        results_error: tally.client_error + tally.validate_error,
+        results_no_reply: tally.no_reply,
+        disagreements: disagreements
+            .iter()
+            .map(|found| DisagreementInfo {
+                unit: found.index,
+                node: found.node.to_string(),
+                output: found.said.to_string(),
+                canonical: found.canonical.to_string(),
+            })
+            .collect(),
+        failures: view
+            .failures
+            .iter()
+            .map(|failure| FailureInfo {
+                unit: failure.index,
+                reason: failure
+                    .errors
+                    .iter()
+                    .map(|error| format!("{error:?}"))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                log_tail: None,
+            })
+            .collect(),
+    }
+}
+
+/// The job that a path names.
+pub(super) fn parse(text: &str) -> Result<Cid, Refused> {
+    content::parse(text).map_err(|error| Refused::new(ProblemKind::BadRequest, error))
+}
+
+/// There is no such job.
+pub(super) fn unknown(job: &Cid) -> Refused {
+    Refused::message(ProblemKind::NotFound, format!("there is no job {job}"))
+        .fix("dockercomp job list")
+}

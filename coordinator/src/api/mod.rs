@@ -1,0 +1,73 @@
+//! The coordinator's control door: jobs, nodes, results.
+
+mod jobs;
+mod results;
+pub mod types;
+
+use axum::extract::State;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use dockercomp_peer::Peer;
+use dockercomp_peer::reply::Refused;
+use dockercomp_protocol::ids::ProjectId;
+
+use self::types::{CoordinatorStatus, NodeInfo};
+use crate::decider::Handle as Decider;
+use crate::directory::Directory;
+use crate::jobs::Jobs;
+
+/// Everything that answers need.
+#[derive(Clone)]
+pub(crate) struct ApiState {
+    pub(crate) peer: Peer,
+    pub(crate) decider: Decider,
+    pub(crate) jobs: Jobs,
+    pub(crate) directory: Directory,
+    pub(crate) project: ProjectId,
+    pub(crate) name: String,
+    pub(crate) link: String,
+}
+
+/// The routes.
+pub(crate) fn router(state: ApiState) -> Router {
+    Router::new()
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/nodes", get(nodes))
+        .route("/api/v1/jobs", get(jobs::list).post(jobs::submit))
+        .route("/api/v1/jobs/{job}", get(jobs::one))
+        .route("/api/v1/jobs/{job}/cancel", post(jobs::cancel))
+        .route("/api/v1/jobs/{job}/results", get(results::archive))
+        .with_state(state)
+}
+
+async fn status(State(state): State<ApiState>) -> Json<CoordinatorStatus> {
+    Json(CoordinatorStatus {
+        project: state.project.to_string(),
+        name: state.name.clone(),
+        join_link: state.link.clone(),
+        peer: state.peer.status().await,
+    })
+}
+
+async fn nodes(State(state): State<ApiState>) -> Result<Json<Vec<NodeInfo>>, Refused> {
+    let nodes = state.decider.look(|core| core.nodes()).await.map_err(Refused::internal)?;
+    let nodes = nodes.into_iter().map(|view| {
+        let registered = view.registered.as_ref();
+        NodeInfo {
+            agent: state.directory.agent(&view.node).unwrap_or_default(),
+            executors: registered
+                .map(|said| said.executors.iter().map(ToString::to_string).collect())
+                .unwrap_or_default(),
+            cpu_millis: registered.map_or(0, |said| said.offer.cpu_millis),
+            memory_bytes: registered.map_or(0, |said| said.offer.memory_bytes),
+            last_seen: registered.map(|said| said.last_seen.to_string()).unwrap_or_default(),
+            running: view.replicas.in_progress,
+            valid: view.replicas.valid,
+            invalid: view.replicas.invalid,
+            errors: view.replicas.client_error + view.replicas.validate_error,
+            no_reply: view.replicas.no_reply,
+            node: view.node.to_string(),
+        }
+    });
+    Ok(Json(nodes.collect()))
+}

@@ -1,0 +1,303 @@
+//! The decider: one task that owns the core and its journal.
+//!
+//! ```text
+//! events ──► handle, drain ──► one batch, synced ──► answers, effects
+//!            (many at a time)   durable first         visible second
+//! ```
+//!
+//! Events that wait are handled together and made durable with one sync (group commit). If
+//! the batch cannot be written, the core is ahead of the disk: the task ends, the process
+//! stops, and the next one replays the journal.
+
+use std::sync::Arc;
+
+use dockercomp_coordinator_core::{
+    Action, ApplyError, Config, Core, Event, Granted, RECORD_VERSION, Record,
+};
+use dockercomp_protocol::wire::work::Verdict;
+use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp, codec};
+use dockercomp_store::{Row, Store, StoreError, Table};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::jobs::Jobs;
+use crate::receipts::Seal;
+
+/// Events that may wait; whoever brings more waits with them.
+const QUEUE: usize = 4096;
+/// Events that share one sync.
+const BATCH: usize = 1024;
+
+/// What the core answers to the events that ask something.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// To a request for work.
+    Leases(Vec<Granted>),
+    /// To a reported result.
+    Verdict(Verdict),
+    /// To a heartbeat.
+    Heartbeat { abandon: Vec<ReplicaId>, forget: Vec<ReplicaId> },
+    /// To everything else: it is durable.
+    Done,
+}
+
+/// What must be done elsewhere once a decision is durable.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Pull this output.
+    FetchOutput { job: Cid, index: u64, output: Cid, holders: Vec<NodeId> },
+    /// Tell the nodes that there is work.
+    AnnounceWork,
+}
+
+type Look = Box<dyn FnOnce(&Core) + Send>;
+
+enum Command {
+    Event { event: Box<Event>, rows: Vec<Row>, answer: oneshot::Sender<Answer> },
+    Look(Look),
+}
+
+/// The decider is gone: the coordinator stops.
+#[derive(Debug, thiserror::Error)]
+#[error("the coordinator is stopping")]
+pub(crate) struct Stopped;
+
+/// Access to the decider.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    commands: mpsc::Sender<Command>,
+    clock: Clock,
+}
+
+/// The task itself, before it runs.
+pub(crate) struct Decider {
+    core: Core,
+    clock: Clock,
+    store: Store,
+    jobs: Jobs,
+    seal: Arc<Seal>,
+    commands: mpsc::Receiver<Command>,
+    effects: mpsc::UnboundedSender<Effect>,
+}
+
+/// Why there is no core to decide.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// The store failed.
+    #[error("the journal cannot be read")]
+    Store(#[from] StoreError),
+    /// A record is not right.
+    #[error("record {number} of the journal cannot be read")]
+    Record {
+        /// Its place, from 0.
+        number: u64,
+        /// What is wrong with it.
+        source: codec::DecodeError,
+    },
+    /// A record does not follow from those before it.
+    #[error("record {number} of the journal does not follow from those before it")]
+    Order {
+        /// Its place, from 0.
+        number: u64,
+        /// What is wrong with it.
+        source: ApplyError,
+    },
+    /// The journal was written by another version.
+    #[error(
+        "the journal has version {found}, this program reads version {RECORD_VERSION}; use the \
+         version of dockercomp that wrote it"
+    )]
+    Version {
+        /// What it says.
+        found: u8,
+    },
+}
+
+/// Rebuilds the core from the journal. Blocking. Also gives the time of the last record.
+pub(crate) fn replay(store: &Store) -> Result<(Core, Timestamp), ReplayError> {
+    const VERSION_KEY: &[u8] = b"journal-version";
+    match store.get(Table::Meta, VERSION_KEY)?.as_deref() {
+        None => {
+            let value = vec![RECORD_VERSION];
+            let row = Row::Put { table: Table::Meta, key: VERSION_KEY.to_vec(), value };
+            store.append(&[], &[row])?;
+        }
+        Some([found]) if *found == RECORD_VERSION => {}
+        Some(found) => {
+            return Err(ReplayError::Version { found: found.first().copied().unwrap_or(0) });
+        }
+    }
+    let mut core = Core::new(Config::default());
+    let mut last = Timestamp::default();
+    for (number, bytes) in (0..).zip(store.replay()?) {
+        let record: Record = codec::decode_within(&bytes?, usize::MAX)
+            .map_err(|source| ReplayError::Record { number, source })?;
+        last = last.max(record.at());
+        core.apply(&record).map_err(|source| ReplayError::Order { number, source })?;
+    }
+    Ok((core, last))
+}
+
+impl Decider {
+    /// A decider for a core that was replayed, and access to it.
+    pub(crate) fn new(
+        core: Core,
+        clock: Clock,
+        store: Store,
+        jobs: Jobs,
+        seal: Arc<Seal>,
+    ) -> (Self, Handle, mpsc::UnboundedReceiver<Effect>) {
+        let (sender, commands) = mpsc::channel(QUEUE);
+        // Bounded by the core: one output for each unit in flight, one announcement a step.
+        let (effects, effects_receiver) = mpsc::unbounded_channel();
+        let handle = Handle { commands: sender, clock };
+        (Self { core, clock, store, jobs, seal, commands, effects }, handle, effects_receiver)
+    }
+
+    /// Decides until `shutdown`.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) -> Result<(), StoreError> {
+        self.core.resume(self.clock.now());
+        let mut step = Step::default();
+        self.drain(&mut step);
+        self.commit(step).await?;
+        let mut waiting = Vec::with_capacity(BATCH);
+        loop {
+            let deadline = self.core.next_deadline().map(|at| self.clock.instant(at));
+            let sleep = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let mut step = Step::default();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                received = self.commands.recv_many(&mut waiting, BATCH) => {
+                    if received == 0 {
+                        return Ok(());
+                    }
+                    for command in waiting.drain(..) {
+                        self.on_command(command, &mut step);
+                    }
+                }
+                () = sleep => {
+                    self.core.handle(self.clock.now(), Event::DeadlineReached);
+                    self.drain(&mut step);
+                }
+            }
+            self.commit(step).await?;
+        }
+    }
+
+    fn on_command(&mut self, command: Command, step: &mut Step) {
+        match command {
+            Command::Event { event, rows, answer } => {
+                step.rows.extend(rows);
+                self.core.handle(self.clock.now(), *event);
+                let answered = self.drain(step).unwrap_or(Answer::Done);
+                step.answers.push((answer, answered));
+            }
+            Command::Look(look) => look(&self.core),
+        }
+    }
+
+    /// Collects what the core wants, and gives the answer among it.
+    fn drain(&mut self, step: &mut Step) -> Option<Answer> {
+        let mut answer = None;
+        while let Some(action) = self.core.poll_action() {
+            match action {
+                Action::Persist(record) => step.records.push(codec::encode(&record)),
+                Action::Accept { job, index, output, at, results } => {
+                    let job = self.jobs.get(&job).expect("the core knows only jobs that we store");
+                    step.rows.push(self.seal.receipt(&job, index, output, at, results));
+                }
+                Action::Lease(granted) => answer = Some(Answer::Leases(granted)),
+                Action::Verdict(verdict) => answer = Some(Answer::Verdict(verdict)),
+                Action::HeartbeatAnswer { abandon, forget } => {
+                    answer = Some(Answer::Heartbeat { abandon, forget });
+                }
+                Action::FetchOutput { job, index, output, holders } => {
+                    step.effects.push(Effect::FetchOutput { job, index, output, holders });
+                }
+                Action::AnnounceWork => step.effects.push(Effect::AnnounceWork),
+                Action::JobEnded { job, state } => {
+                    tracing::info!(%job, ?state, "job ended");
+                }
+            }
+        }
+        answer
+    }
+
+    async fn commit(&self, step: Step) -> Result<(), StoreError> {
+        let Step { records, rows, answers, effects } = step;
+        if !records.is_empty() || !rows.is_empty() {
+            let store = self.store.clone();
+            tokio::task::spawn_blocking(move || store.append(&records, &rows))
+                .await
+                .expect("appending does not panic")?;
+        }
+        for effect in effects {
+            // Nobody listens any more only while the process stops.
+            let _ = self.effects.send(effect);
+        }
+        for (answer, answered) in answers {
+            let _ = answer.send(answered);
+        }
+        Ok(())
+    }
+}
+
+/// What a batch of events leads to.
+#[derive(Default)]
+struct Step {
+    records: Vec<Vec<u8>>,
+    rows: Vec<Row>,
+    answers: Vec<(oneshot::Sender<Answer>, Answer)>,
+    effects: Vec<Effect>,
+}
+
+impl Handle {
+    /// Tells the core something and waits until it is durable.
+    pub(crate) async fn tell(&self, event: Event) -> Result<Answer, Stopped> {
+        self.tell_with(event, Vec::new()).await
+    }
+
+    /// The same, with rows that become durable together with the decision.
+    pub(crate) async fn tell_with(&self, event: Event, rows: Vec<Row>) -> Result<Answer, Stopped> {
+        let pending = self.begin(event, rows).await?;
+        pending.await.map_err(|_| Stopped)
+    }
+
+    /// Hands an event over without waiting for its answer, so that many can share a sync.
+    pub(crate) async fn begin(
+        &self,
+        event: Event,
+        rows: Vec<Row>,
+    ) -> Result<oneshot::Receiver<Answer>, Stopped> {
+        let (answer, pending) = oneshot::channel();
+        let command = Command::Event { event: Box::new(event), rows, answer };
+        self.commands.send(command).await.map_err(|_| Stopped)?;
+        Ok(pending)
+    }
+
+    /// Looks at the core between two decisions.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Core) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (answer, pending) = oneshot::channel();
+        let command = Command::Look(Box::new(move |core| {
+            let _ = answer.send(look(core));
+        }));
+        self.commands.send(command).await.map_err(|_| Stopped)?;
+        pending.await.map_err(|_| Stopped)
+    }
+
+    /// The time as the core sees it.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}

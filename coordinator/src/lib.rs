@@ -1,0 +1,234 @@
+//! A project's coordinator: the shell around the pure core.
+//!
+//! ```text
+//!  nodes ──work RPC──► work ──┐                        ┌──► announce ──gossip──► nodes
+//!                             ├──► decider (core, journal)
+//!  owner ──control───► api  ──┘                        └──► outputs ──chunks───► store
+//! ```
+//!
+//! [`decider`] is the only task that owns the core; everything else checks what comes in,
+//! and carries out what was decided once it is durable.
+//!
+//! # Crash behaviour
+//!
+//! `kill -9` at any instant loses nothing that was answered: records and receipts are synced
+//! before anything of a step becomes visible, and a restart is a replay of the journal.
+//!
+//! # What is not here
+//!
+//! - No decision: who gets work and which result counts is the core's.
+//! - No snapshot of the journal yet: start-up time grows with its length.
+
+mod announce;
+pub mod api;
+mod clock;
+mod decider;
+mod directory;
+mod jobs;
+mod logs;
+mod outputs;
+mod receipts;
+mod work;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dockercomp_network::{AcceptError, ProvideError, Role};
+use dockercomp_peer::identity::{self, IdentityError};
+use dockercomp_peer::{Peer, PeerError, control};
+use dockercomp_protocol::envelope;
+use dockercomp_protocol::ids::{NodeId, ProjectId};
+use dockercomp_protocol::link::JoinLink;
+use dockercomp_protocol::statement::{Charter, project_key};
+use dockercomp_store::StoreError;
+use multiaddr::Multiaddr;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use crate::decider::ReplayError;
+pub use crate::jobs::JobError;
+
+use crate::announce::Announcer;
+use crate::clock::Clock;
+use crate::decider::Decider;
+use crate::directory::Directory;
+use crate::jobs::Jobs;
+use crate::outputs::Effects;
+use crate::receipts::Seal;
+use crate::work::Server;
+
+/// The name of the project's own key in the coordinator's data directory.
+pub const OWNER_KEY: &str = "owner.key";
+
+/// What a coordinator needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where its identity, journal and data lie.
+    pub dir: PathBuf,
+    /// What people call the project.
+    pub name: String,
+    /// Addresses to listen on.
+    pub listen: Vec<Multiaddr>,
+    /// Addresses that others are told, where they differ.
+    pub external: Vec<Multiaddr>,
+    /// Doors to the network, each ending in `/p2p/<id>`.
+    pub bootstrap: Vec<Multiaddr>,
+    /// Loopback address of the control door.
+    pub api: SocketAddr,
+}
+
+/// Why a coordinator did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Its data directory or its side of the network is not to be had.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// There is no project key.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The journal cannot be replayed.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// A job that was accepted cannot be read any more.
+    #[error("an accepted job cannot be read")]
+    Jobs(#[from] JobError),
+    /// Another part of this process answers nodes already.
+    #[error("cannot answer nodes")]
+    Accept(#[from] AcceptError),
+    /// The project cannot be announced.
+    #[error("cannot announce the project")]
+    Provide(#[from] ProvideError),
+    /// The control door cannot be opened.
+    #[error(transparent)]
+    Control(#[from] control::ControlError),
+}
+
+/// Why a coordinator stopped by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("the journal could not be written; nothing that was answered is lost")]
+pub struct StopError(#[from] StoreError);
+
+/// A running coordinator.
+#[derive(Debug)]
+pub struct Service {
+    peer: Peer,
+    link: JoinLink,
+    deciding: JoinHandle<Result<(), StoreError>>,
+    helpers: Vec<JoinHandle<()>>,
+    shutdown: CancellationToken,
+}
+
+impl Service {
+    /// Starts a coordinator; nodes and commands are answered when this returns.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Self, StartError> {
+        let peer_options = dockercomp_peer::Options {
+            dir: options.dir.clone(),
+            role: Role::Server,
+            listen: options.listen,
+            external: options.external,
+            bootstrap: options.bootstrap.clone(),
+            quota_bytes: None,
+            trusted: None,
+            lie: false,
+        };
+        let (peer, mut helpers) = Peer::start(peer_options, shutdown.clone()).await?;
+        let owner = identity::load_or_create(&options.dir.join(OWNER_KEY))?;
+        let project = owner.public().to_peer_id();
+        let charter =
+            Charter { v: 1, project, name: options.name.clone(), coordinator: peer.id() };
+        let seal =
+            Arc::new(Seal { key: peer.key().clone(), charter: envelope::seal(&owner, &charter) });
+
+        let store = peer.store().clone();
+        let replayed = tokio::task::spawn_blocking(move || {
+            let jobs = Jobs::load(&store, project)?;
+            let (core, last) = decider::replay(&store)?;
+            Ok::<_, StartError>((jobs, core, last))
+        });
+        let (jobs, core, last) = replayed.await.expect("replaying does not panic")?;
+        let (decider, handle, effects) = Decider::new(
+            core,
+            Clock::from(last),
+            peer.store().clone(),
+            jobs.clone(),
+            Arc::clone(&seal),
+        );
+        let directory = Directory::default();
+        let announcer = Announcer::default();
+        let server = Server {
+            network: peer.network().clone(),
+            decider: handle.clone(),
+            jobs: jobs.clone(),
+            directory: directory.clone(),
+            seal: Arc::clone(&seal),
+        };
+        let pulling = Effects {
+            peer: peer.clone(),
+            decider: handle.clone(),
+            directory: directory.clone(),
+            announcer: announcer.clone(),
+        };
+        let network = peer.network().clone();
+        helpers.push(server.start(shutdown.clone())?);
+        helpers.push(tokio::spawn(pulling.run(effects, shutdown.clone())));
+        helpers.push(tokio::spawn(announcer.run(
+            project,
+            seal,
+            network,
+            handle.clone(),
+            shutdown.clone(),
+        )));
+        let deciding = tokio::spawn(decider.run(shutdown.clone()));
+        peer.network().provide(&project_key(&project)).await?;
+
+        let link = JoinLink { project, via: options.bootstrap };
+        let state = api::ApiState {
+            peer: peer.clone(),
+            decider: handle,
+            jobs,
+            directory,
+            project,
+            name: options.name,
+            link: link.to_string(),
+        };
+        let router = api::router(state).merge(dockercomp_peer::datasets::router(peer.clone()));
+        helpers.push(control::serve(&options.dir, options.api, router, shutdown.clone()).await?);
+        Ok(Self { peer, link, deciding, helpers, shutdown })
+    }
+
+    /// Its id on the network.
+    #[must_use]
+    pub fn peer_id(&self) -> NodeId {
+        self.peer.id()
+    }
+
+    /// The project that it coordinates.
+    #[must_use]
+    pub fn project(&self) -> ProjectId {
+        self.link.project
+    }
+
+    /// All that a node needs to join.
+    #[must_use]
+    pub fn join_link(&self) -> &JoinLink {
+        &self.link
+    }
+
+    /// Waits until it has been shut down.
+    ///
+    /// # Errors
+    /// [`StopError`] if it stopped because the journal could not be written.
+    pub async fn stopped(self) -> Result<(), StopError> {
+        let decided = self.deciding.await.expect("the decider does not panic");
+        self.shutdown.cancel();
+        for helper in self.helpers {
+            let _ = helper.await;
+        }
+        Ok(decided?)
+    }
+}

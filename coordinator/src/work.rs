@@ -1,0 +1,256 @@
+//! `/dockercomp/work/1`: answering nodes.
+//!
+//! One task for each stream. It reads, checks bounds and signatures, asks the decider, and
+//! answers; nothing that a node sends reaches the core unchecked, and nothing can make this
+//! panic.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dockercomp_coordinator_core::{Event, Granted};
+use dockercomp_network::framed::{read_frame, write_frame};
+use dockercomp_network::{AcceptError, Handle as Network, Stream, StreamProtocol};
+use dockercomp_protocol::ids::NodeId;
+use dockercomp_protocol::limits::{HINT_ADDRESSES_MAX, WORK_MESSAGE_BYTES_MAX};
+use dockercomp_protocol::statement::ResultStatement;
+use dockercomp_protocol::time::millis;
+use dockercomp_protocol::wire::work::{
+    Assignment, Hint, HintPeer, Lease, PROTOCOL, Refusal, Register, Report, Request, Response,
+    Verdict, WorkRequest,
+};
+use dockercomp_protocol::{Cid, codec};
+use tokio_util::sync::CancellationToken;
+
+use crate::decider::{Answer, Handle as Decider, Stopped};
+use crate::directory::Directory;
+use crate::jobs::Jobs;
+use crate::logs::{self, Tail};
+use crate::receipts::Seal;
+
+/// Time between heartbeats of a node.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
+/// When a node that got nothing asks again without being told that there is work.
+const RETRY: Duration = Duration::from_secs(15);
+/// A stream on which nothing was asked for this long is closed.
+const SILENCE_MAX: Duration = Duration::from_secs(300);
+
+/// All that is needed to answer a node.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) network: Network,
+    pub(crate) decider: Decider,
+    pub(crate) jobs: Jobs,
+    pub(crate) directory: Directory,
+    pub(crate) seal: Arc<Seal>,
+}
+
+impl Server {
+    /// Answers nodes until `shutdown`.
+    pub(crate) fn start(
+        self,
+        shutdown: CancellationToken,
+    ) -> Result<tokio::task::JoinHandle<()>, AcceptError> {
+        let mut incoming = self.network.accept(StreamProtocol::new(PROTOCOL))?;
+        Ok(tokio::spawn(async move {
+            loop {
+                let next = tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    next = incoming.next() => next,
+                };
+                let Some((node, stream)) = next else { return };
+                let (server, shutdown) = (self.clone(), shutdown.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = shutdown.cancelled() => {}
+                        () = server.converse(node, stream) => {}
+                    }
+                });
+            }
+        }))
+    }
+
+    /// Answers one node until it goes away or misbehaves.
+    async fn converse(&self, node: NodeId, mut stream: Stream) {
+        let mut registered = false;
+        loop {
+            let read = read_frame(&mut stream, WORK_MESSAGE_BYTES_MAX);
+            let Ok(Ok(frame)) = tokio::time::timeout(SILENCE_MAX, read).await else { return };
+            let (response, leased) = match Request::decode(&frame) {
+                Err(error) => {
+                    tracing::warn!(%node, %error, "malformed request");
+                    (Response::Refused(Refusal::Malformed), Vec::new())
+                }
+                Ok(Request::Register(register)) => {
+                    registered = true;
+                    (self.on_register(node, register).await, Vec::new())
+                }
+                Ok(_) if !registered => {
+                    (Response::Refused(Refusal::RegisterFirst), Vec::new())
+                }
+                Ok(Request::Work(request)) => self.on_work(node, request).await,
+                Ok(Request::Job { job }) => (self.on_job(&job), Vec::new()),
+                Ok(Request::Report { results }) => (self.on_report(node, results).await, Vec::new()),
+                Ok(Request::Heartbeat { running, kept }) => {
+                    (self.on_heartbeat(node, running, kept).await, Vec::new())
+                }
+            };
+            let malformed = response == Response::Refused(Refusal::Malformed);
+            let bytes = codec::encode(&response);
+            let written = write_frame(&mut stream, &bytes, WORK_MESSAGE_BYTES_MAX).await;
+            if written.is_err() && !leased.is_empty() {
+                let _ = self.decider.tell(Event::LeasesUndelivered { replicas: leased }).await;
+            }
+            if written.is_err() || malformed {
+                return;
+            }
+        }
+    }
+
+    async fn on_register(&self, node: NodeId, register: Register) -> Response {
+        self.directory.registered(node, &register);
+        tracing::info!(%node, agent = register.agent, "node registered");
+        let Register { executors, offer, .. } = register;
+        match self.decider.tell(Event::NodeRegistered { node, executors, offer }).await {
+            Ok(_) => Response::Welcome {
+                charter: self.seal.charter.clone(),
+                heartbeat_ms: millis(HEARTBEAT),
+            },
+            Err(Stopped) => busy(),
+        }
+    }
+
+    async fn on_work(
+        &self,
+        node: NodeId,
+        request: WorkRequest,
+    ) -> (Response, Vec<dockercomp_protocol::ReplicaId>) {
+        for root in &request.cached {
+            self.directory.holds(node, *root);
+        }
+        let Ok(Answer::Leases(granted)) =
+            self.decider.tell(Event::WorkRequested { node, request }).await
+        else {
+            return (busy(), Vec::new());
+        };
+        let replicas = granted.iter().map(|granted| granted.replica).collect();
+        let hints = self.hints(node, &granted);
+        let leases = granted.into_iter().filter_map(|granted| self.lease(granted)).collect();
+        (Response::Work(Assignment { leases, hints, retry_ms: millis(RETRY) }), replicas)
+    }
+
+    fn lease(&self, granted: Granted) -> Option<Lease> {
+        let (_, unit) = self.jobs.get(&granted.job)?.unit(granted.index)?;
+        let left = granted.deadline.since(self.decider.now());
+        Some(Lease { replica: granted.replica, unit, expires_in_ms: millis(left) })
+    }
+
+    /// Who holds what the leases need. The node itself is about to hold it as well.
+    fn hints(&self, node: NodeId, granted: &[Granted]) -> Vec<Hint> {
+        let mut jobs: Vec<Cid> = granted.iter().map(|granted| granted.job).collect();
+        jobs.sort_unstable();
+        jobs.dedup();
+        let mut roots: Vec<Cid> = jobs
+            .iter()
+            .filter_map(|job| self.jobs.get(job))
+            .flat_map(|job| job.roots().collect::<Vec<_>>())
+            .collect();
+        roots.sort_unstable();
+        roots.dedup();
+        let own = self.network.advertised_addresses();
+        let coordinator = HintPeer {
+            peer: self.network.local_peer(),
+            addresses: own.iter().take(HINT_ADDRESSES_MAX).map(ToString::to_string).collect(),
+        };
+        roots
+            .into_iter()
+            .map(|root| {
+                let hint = self.directory.hint(root, node, &coordinator);
+                self.directory.holds(node, root);
+                hint
+            })
+            .collect()
+    }
+
+    fn on_job(&self, job: &Cid) -> Response {
+        match self.jobs.get(job) {
+            Some(job) => Response::Job { job: job.sealed.clone() },
+            None => Response::Refused(Refusal::UnknownJob),
+        }
+    }
+
+    /// Checks every signature first, then lets all results of the report share one sync.
+    async fn on_report(&self, node: NodeId, reports: Vec<Report>) -> Response {
+        let opened = tokio::task::spawn_blocking(move || {
+            let open = |report: Report| (ResultStatement::open(&report.result), report);
+            reports.into_iter().map(open).collect::<Vec<_>>()
+        })
+        .await;
+        let Ok(opened) = opened else { return busy() };
+        let mut pending = Vec::with_capacity(opened.len());
+        for (result, report) in opened {
+            pending.push(match result {
+                Ok(result) if result.node != node => Err(Verdict::NotYours),
+                Ok(result) => self.begin_report(result, report).await,
+                Err(error) => {
+                    tracing::warn!(%node, %error, "result refused");
+                    Err(Verdict::NotRight)
+                }
+            });
+        }
+        let mut verdicts = Vec::with_capacity(pending.len());
+        for pending in pending {
+            verdicts.push(match pending {
+                Err(verdict) => verdict,
+                Ok(answer) => match answer.await {
+                    Ok(Answer::Verdict(verdict)) => verdict,
+                    _ => return busy(),
+                },
+            });
+        }
+        Response::Reported { verdicts }
+    }
+
+    async fn begin_report(
+        &self,
+        result: ResultStatement,
+        report: Report,
+    ) -> Result<tokio::sync::oneshot::Receiver<Answer>, Verdict> {
+        let replica = result.replica;
+        let granted = self.decider.look(move |core| core.unit_of(replica)).await;
+        let granted = granted.map_err(|Stopped| Verdict::TooLate)?;
+        // A replica whose unit is over and forgotten is answered by the core.
+        if let Some((job, index)) = granted {
+            let unit = self.jobs.get(&job).and_then(|job| job.unit(index));
+            if job != result.job || unit.is_none_or(|(cid, _)| cid != result.unit) {
+                return Err(Verdict::NotRight);
+            }
+            if !result.exit.is_success() {
+                let tail = Tail { node: result.node, text: report.log_tail };
+                let row = logs::row(&job, index, &tail);
+                let event = Event::ResultReported {
+                    result: Box::new(result),
+                    sealed: report.result,
+                };
+                return self.decider.begin(event, vec![row]).await.map_err(|_| Verdict::TooLate);
+            }
+        }
+        let event = Event::ResultReported { result: Box::new(result), sealed: report.result };
+        self.decider.begin(event, Vec::new()).await.map_err(|Stopped| Verdict::TooLate)
+    }
+
+    async fn on_heartbeat(
+        &self,
+        node: NodeId,
+        running: Vec<dockercomp_protocol::ReplicaId>,
+        kept: Vec<dockercomp_protocol::ReplicaId>,
+    ) -> Response {
+        match self.decider.tell(Event::Heartbeat { node, running, kept }).await {
+            Ok(Answer::Heartbeat { abandon, forget }) => Response::Heartbeat { abandon, forget },
+            _ => busy(),
+        }
+    }
+}
+
+fn busy() -> Response {
+    Response::Refused(Refusal::Busy { retry_ms: 5000 })
+}

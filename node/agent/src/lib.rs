@@ -1,0 +1,459 @@
+//! The agent: what a volunteer's node does next.
+//!
+//! Pure: time arrives as an argument and effects leave as [`Action`]s, so the simulator and
+//! the production shell run exactly this code.
+//!
+//! # Shape
+//!
+//! ```text
+//!            FetchInputs          Start               finished
+//! leased ──► Fetching ──► Ready ──────► Running ──► Unreported ──► Kept ──► (gone)
+//!    │            │          │             │        report stored   output forgotten
+//!    └────────────┴──────────┴─────────────┘
+//!       abandoned by the coordinator, or the deadline passed before the start
+//! ```
+//!
+//! The shell carries out the actions in order, feeds what happens back as [`Event`]s, and
+//! calls [`Agent::handle`] with [`Event::Wake`] when [`Agent::next_wake`] has come.
+//!
+//! # What is not here
+//!
+//! - No sockets, disks or containers, and no clock.
+//! - Nothing durable: the shell stores leases and finished results, and gives them back to
+//!   [`Agent::new`] after a restart.
+//!
+//! # Bounds
+//!
+//! Leases held at once by capacity and [`Config::leases_max`]; one question of each kind on
+//! its way at a time; failed questions are repeated with exponential back-off.
+
+mod backoff;
+mod tasks;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use dockercomp_protocol::limits::{HEARTBEAT_REPLICAS_MAX, REPORTS_MAX};
+use dockercomp_protocol::wire::work::Capacity;
+use dockercomp_protocol::{ReplicaId, Timestamp};
+
+use crate::backoff::Question;
+use crate::tasks::{Task, Tasks};
+
+/// What a node is willing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What replicas may use at one time.
+    pub offer: Capacity,
+    /// Work held ready beyond what runs, in percent of `offer`: hides the way to the
+    /// coordinator and the fetching of inputs. 100 means "as much again".
+    pub buffer_percent: u32,
+    /// Unfinished leases held at most.
+    pub leases_max: u32,
+    /// First pause after a question that failed.
+    pub retry_first: Duration,
+    /// Longest pause after questions that failed.
+    pub retry_max: Duration,
+    /// Seeds the jitter of pauses, so that nodes do not ask in step.
+    pub seed: u64,
+}
+
+impl Config {
+    /// The usual values for this offer.
+    #[must_use]
+    pub const fn new(offer: Capacity, seed: u64) -> Self {
+        Self {
+            offer,
+            buffer_percent: 100,
+            leases_max: 64,
+            retry_first: Duration::from_millis(500),
+            retry_max: Duration::from_secs(60),
+            seed,
+        }
+    }
+}
+
+/// A lease as the agent needs to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// What it takes while it runs.
+    pub need: Capacity,
+    /// When it runs out.
+    pub expires_at: Timestamp,
+}
+
+/// What was left by an earlier run of this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Leases that were not finished.
+    pub leases: Vec<Lease>,
+    /// Finished replicas whose reports were not acknowledged.
+    pub unreported: Vec<ReplicaId>,
+    /// Reported replicas whose outputs are kept.
+    pub kept: Vec<ReplicaId>,
+}
+
+/// A fact that the shell observed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The time returned by [`Agent::next_wake`] has come.
+    Wake,
+    /// The coordinator has welcomed this node (again).
+    Welcomed {
+        /// Time between heartbeats.
+        heartbeat: Duration,
+    },
+    /// The project says that there is work.
+    Announced,
+    /// The answer to [`Action::AskForWork`].
+    Assigned {
+        /// The leases, which the shell has stored.
+        leases: Vec<Lease>,
+        /// When to ask again if they were too few.
+        retry: Duration,
+    },
+    /// [`Action::AskForWork`] was not answered.
+    AskFailed,
+    /// The inputs and program of a replica are there.
+    InputsReady {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// A replica ended, its result is signed and stored, or it could not even start and
+    /// that is its result.
+    Finished {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// A replica ended without a result, because it was aborted.
+    Aborted {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// The coordinator has answered the report of these replicas and the shell has stored
+    /// that fact.
+    Reported {
+        /// Replicas that the coordinator has stored; their outputs must be kept.
+        stored: Vec<ReplicaId>,
+        /// Replicas that the coordinator does not want; their outputs can go.
+        refused: Vec<ReplicaId>,
+    },
+    /// [`Action::Report`] was not answered.
+    ReportFailed,
+    /// The answer to [`Action::Heartbeat`].
+    HeartbeatAnswered {
+        /// Replicas whose results are not needed any more.
+        abandon: Vec<ReplicaId>,
+        /// Replicas whose outputs may be forgotten.
+        forget: Vec<ReplicaId>,
+    },
+    /// [`Action::Heartbeat`] was not answered.
+    HeartbeatFailed,
+    /// The volunteer wants no new work; what is there is finished.
+    Finish,
+}
+
+/// An effect that the shell must carry out, in the order given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ask the coordinator for leases.
+    AskForWork {
+        /// What is free.
+        free: Capacity,
+        /// How many leases at most.
+        leases_max: u32,
+    },
+    /// Bring inputs and program of a replica here.
+    FetchInputs {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// Run a replica.
+    Start {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// Stop fetching for, or running, a replica; answer with [`Event::Aborted`].
+    Abort {
+        /// The replica.
+        replica: ReplicaId,
+        /// Why, for people.
+        reason: AbortReason,
+    },
+    /// Report these results.
+    Report {
+        /// The replicas.
+        replicas: Vec<ReplicaId>,
+    },
+    /// Tell the coordinator what is here.
+    Heartbeat {
+        /// Unfinished replicas.
+        running: Vec<ReplicaId>,
+        /// Reported replicas whose outputs are kept.
+        kept: Vec<ReplicaId>,
+    },
+    /// Forget the output of a replica and everything else about it.
+    Forget {
+        /// The replica.
+        replica: ReplicaId,
+    },
+}
+
+/// Why a replica is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AbortReason {
+    /// The coordinator does not need it any more.
+    NotNeeded,
+    /// Its deadline passed before it could start.
+    Late,
+}
+
+/// The agent. See the crate's documentation.
+#[derive(Debug)]
+pub struct Agent {
+    config: Config,
+    tasks: Tasks,
+    ask: Question,
+    report: Question,
+    heartbeat: Question,
+    heartbeat_every: Option<Duration>,
+    /// The volunteer wants no new work.
+    finishing: bool,
+    actions: VecDeque<Action>,
+}
+
+impl Agent {
+    /// An agent that goes on where an earlier one stopped.
+    #[must_use]
+    pub fn new(config: Config, restored: Restored, now: Timestamp) -> Self {
+        let question = |salt| Question::new(config.seed ^ salt, &config, now);
+        let mut agent = Self {
+            ask: question(1),
+            report: question(2),
+            heartbeat: question(3),
+            heartbeat_every: None,
+            tasks: Tasks::default(),
+            finishing: false,
+            actions: VecDeque::new(),
+            config,
+        };
+        for lease in restored.leases {
+            agent.accept(lease);
+        }
+        for replica in restored.unreported {
+            agent.tasks.insert(replica, Task::Unreported);
+        }
+        for replica in restored.kept {
+            agent.tasks.insert(replica, Task::Kept);
+        }
+        agent
+    }
+
+    /// Applies one event. Drain [`Self::poll_action`] afterwards; the effects of
+    /// [`Self::new`] come with those of the first event.
+    pub fn handle(&mut self, now: Timestamp, event: Event) {
+        match event {
+            Event::Wake => {}
+            Event::Welcomed { heartbeat } => {
+                self.heartbeat_every = Some(heartbeat);
+                self.heartbeat.due(now);
+                self.ask.due(now);
+                self.report.due(now);
+            }
+            Event::Announced => self.ask.due(now),
+            Event::Assigned { leases, retry } => self.on_assigned(now, leases, retry),
+            Event::AskFailed => self.ask.failed(now),
+            Event::InputsReady { replica } => self.tasks.ready(replica),
+            Event::Finished { replica } => {
+                if self.tasks.is_unfinished(replica) {
+                    self.tasks.insert(replica, Task::Unreported);
+                    self.report.due(now);
+                    self.ask.due_unless_waiting(now);
+                }
+            }
+            Event::Aborted { replica } => {
+                if self.tasks.is_unfinished(replica) {
+                    self.tasks.remove(replica);
+                    self.ask.due_unless_waiting(now);
+                }
+            }
+            Event::Reported { stored, refused } => self.on_reported(now, &stored, &refused),
+            Event::ReportFailed => self.report.failed(now),
+            Event::HeartbeatAnswered { abandon, forget } => {
+                self.on_heartbeat_answered(now, &abandon, &forget);
+            }
+            Event::HeartbeatFailed => self.heartbeat.failed(now),
+            Event::Finish => self.finishing = true,
+        }
+        self.drop_late(now);
+        self.start_what_fits();
+        self.ask_what_is_due(now);
+    }
+
+    /// The next effect to carry out.
+    #[must_use]
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Event::Wake`] is due.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        let ask = self.wants_work().then(|| self.ask.next()).flatten();
+        let report = self.tasks.has_unreported().then(|| self.report.next()).flatten();
+        let heartbeat = self.heartbeat_every.and_then(|_| self.heartbeat.next());
+        let late = self.tasks.next_deadline();
+        [ask, report, heartbeat, late].into_iter().flatten().min()
+    }
+
+    /// Whether everything that was begun is finished, reported and forgotten.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Whether no new work is asked for.
+    #[must_use]
+    pub const fn is_finishing(&self) -> bool {
+        self.finishing
+    }
+
+    /// How many replicas are in each state: fetching, ready, running, unreported, kept.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.tasks.counts()
+    }
+
+    fn accept(&mut self, lease: Lease) {
+        if self.tasks.insert_new(lease) {
+            self.actions.push_back(Action::FetchInputs { replica: lease.replica });
+        }
+    }
+
+    fn on_assigned(&mut self, now: Timestamp, leases: Vec<Lease>, retry: Duration) {
+        let got_any = !leases.is_empty();
+        for lease in leases {
+            self.accept(lease);
+        }
+        if got_any {
+            // There may be more: ask again as soon as there is room.
+            self.ask.answered(now, Duration::ZERO);
+        } else {
+            self.ask.answered_empty(now, retry);
+        }
+    }
+
+    fn on_reported(&mut self, now: Timestamp, stored: &[ReplicaId], refused: &[ReplicaId]) {
+        for replica in stored {
+            self.tasks.insert(*replica, Task::Kept);
+        }
+        for replica in refused {
+            self.forget(*replica);
+        }
+        self.report.answered(now, Duration::ZERO);
+    }
+
+    fn on_heartbeat_answered(
+        &mut self,
+        now: Timestamp,
+        abandon: &[ReplicaId],
+        forget: &[ReplicaId],
+    ) {
+        for replica in abandon {
+            if self.tasks.is_unfinished(*replica) && !self.tasks.is_aborting(*replica) {
+                self.abort(*replica, AbortReason::NotNeeded);
+            }
+        }
+        for replica in forget {
+            if self.tasks.is_kept(*replica) {
+                self.forget(*replica);
+            }
+        }
+        self.heartbeat.answered(now, self.heartbeat_every.unwrap_or(self.config.retry_max));
+    }
+
+    fn forget(&mut self, replica: ReplicaId) {
+        self.tasks.remove(replica);
+        self.actions.push_back(Action::Forget { replica });
+    }
+
+    fn abort(&mut self, replica: ReplicaId, reason: AbortReason) {
+        self.tasks.aborting(replica);
+        self.actions.push_back(Action::Abort { replica, reason });
+    }
+
+    /// Gives up what cannot be in time any more. What already runs may still be wanted.
+    fn drop_late(&mut self, now: Timestamp) {
+        for replica in self.tasks.late(now) {
+            self.abort(replica, AbortReason::Late);
+        }
+    }
+
+    fn start_what_fits(&mut self) {
+        while let Some(replica) = self.tasks.next_to_start(&self.config.offer) {
+            self.tasks.running(replica);
+            self.actions.push_back(Action::Start { replica });
+        }
+    }
+
+    fn ask_what_is_due(&mut self, now: Timestamp) {
+        if self.tasks.has_unreported() && self.report.is_due(now) {
+            self.report.asked();
+            let replicas = self.tasks.unreported().take(REPORTS_MAX).collect();
+            self.actions.push_back(Action::Report { replicas });
+        }
+        if self.heartbeat_every.is_some() && self.heartbeat.is_due(now) {
+            self.heartbeat.asked();
+            let running = self.tasks.unfinished().take(HEARTBEAT_REPLICAS_MAX).collect();
+            let kept = self.tasks.kept().take(HEARTBEAT_REPLICAS_MAX).collect();
+            self.actions.push_back(Action::Heartbeat { running, kept });
+        }
+        if self.wants_work() && self.ask.is_due(now) {
+            self.ask.asked();
+            let (free, leases_max) = self.room();
+            self.actions.push_back(Action::AskForWork { free, leases_max });
+        }
+    }
+
+    fn wants_work(&self) -> bool {
+        let (free, leases_max) = self.room();
+        // Before the first welcome nobody is there to ask.
+        !self.finishing && self.heartbeat_every.is_some() && leases_max > 0 && free.cpu_millis > 0
+    }
+
+    /// What may be leased on top of what is held: the offer and the buffer, less what
+    /// unfinished leases need.
+    fn room(&self) -> (Capacity, u32) {
+        let offer = &self.config.offer;
+        let percent = 100 + u64::from(self.config.buffer_percent);
+        let scaled = |amount: u64| amount.saturating_mul(percent) / 100;
+        let with_buffer = Capacity {
+            cpu_millis: u32::try_from(scaled(offer.cpu_millis.into())).unwrap_or(u32::MAX),
+            memory_bytes: scaled(offer.memory_bytes),
+            disk_bytes: offer.disk_bytes,
+        };
+        let held = self.tasks.unfinished().count();
+        let leases = usize::try_from(self.config.leases_max).unwrap_or(usize::MAX);
+        let leases_max = u32::try_from(leases.saturating_sub(held)).unwrap_or(u32::MAX);
+        (with_buffer.minus(&self.tasks.reserved()), leases_max)
+    }
+}
+
+/// How many replicas are in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Waiting for inputs.
+    pub fetching: usize,
+    /// Waiting for room.
+    pub ready: usize,
+    /// Running.
+    pub running: usize,
+    /// Finished, not yet acknowledged.
+    pub unreported: usize,
+    /// Reported, output kept.
+    pub kept: usize,
+}

@@ -1,0 +1,251 @@
+//! Stories about one node.
+
+use std::time::Duration;
+
+use dockercomp_protocol::wire::work::Capacity;
+use dockercomp_protocol::{ReplicaId, Timestamp};
+
+use super::{AbortReason, Action, Agent, Config, Counts, Event, Lease, Restored};
+
+const CORE: Capacity = Capacity { cpu_millis: 1000, memory_bytes: 100, disk_bytes: 0 };
+const HEARTBEAT: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_secs(30);
+
+struct TestEnv {
+    agent: Agent,
+    now: Timestamp,
+}
+
+impl TestEnv {
+    /// A welcomed node of two cores with room for two more leases, already asking.
+    fn new() -> Self {
+        let mut env = Self::restored(Restored::default());
+        env.send(Event::Welcomed { heartbeat: HEARTBEAT });
+        env.expect(&[
+            Action::Heartbeat { running: vec![], kept: vec![] },
+            Action::AskForWork { free: cores(4), leases_max: 64 },
+        ]);
+        env.send(Event::HeartbeatAnswered { abandon: vec![], forget: vec![] });
+        env.expect(&[]);
+        env
+    }
+
+    fn restored(restored: Restored) -> Self {
+        let now = Timestamp(1_000_000);
+        let agent = Agent::new(Config::new(cores(2), 7), restored, now);
+        Self { agent, now }
+    }
+
+    fn send(&mut self, event: Event) {
+        self.agent.handle(self.now, event);
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now = self.now + by;
+        self.send(Event::Wake);
+    }
+
+    /// Exactly these actions, no more.
+    fn expect(&mut self, expected: &[Action]) {
+        let actions: Vec<Action> = std::iter::from_fn(|| self.agent.poll_action()).collect();
+        assert_eq!(actions, expected);
+    }
+
+    fn drain(&mut self) {
+        while self.agent.poll_action().is_some() {}
+    }
+
+    fn assign(&mut self, replicas: &[u64]) {
+        let leases = replicas.iter().map(|id| self.lease(*id)).collect();
+        self.send(Event::Assigned { leases, retry: RETRY });
+    }
+
+    fn lease(&self, id: u64) -> Lease {
+        let expires_at = self.now + Duration::from_secs(100);
+        Lease { replica: ReplicaId(id), need: CORE, expires_at }
+    }
+}
+
+const fn cores(n: u32) -> Capacity {
+    Capacity { cpu_millis: 1000 * n, memory_bytes: 100 * n as u64, disk_bytes: 0 }
+}
+
+const fn fetch(id: u64) -> Action {
+    Action::FetchInputs { replica: ReplicaId(id) }
+}
+
+const fn start(id: u64) -> Action {
+    Action::Start { replica: ReplicaId(id) }
+}
+
+const fn ready(id: u64) -> Event {
+    Event::InputsReady { replica: ReplicaId(id) }
+}
+
+const fn finished(id: u64) -> Event {
+    Event::Finished { replica: ReplicaId(id) }
+}
+
+#[test]
+fn a_replica_goes_from_lease_to_forgotten() {
+    let mut env = TestEnv::new();
+    env.assign(&[1]);
+    env.expect(&[fetch(1), Action::AskForWork { free: cores(3), leases_max: 63 }]);
+    env.send(Event::Assigned { leases: vec![], retry: RETRY });
+    env.send(ready(1));
+    env.expect(&[start(1)]);
+    env.send(finished(1));
+    env.expect(&[Action::Report { replicas: vec![ReplicaId(1)] }]);
+    env.send(Event::Reported { stored: vec![ReplicaId(1)], refused: vec![] });
+    env.expect(&[]);
+    assert_eq!(env.agent.counts(), Counts { kept: 1, ..Counts::default() });
+    env.advance(HEARTBEAT);
+    env.expect(&[Action::Heartbeat { running: vec![], kept: vec![ReplicaId(1)] }]);
+    env.send(Event::HeartbeatAnswered { abandon: vec![], forget: vec![ReplicaId(1)] });
+    env.expect(&[Action::Forget { replica: ReplicaId(1) }]);
+    assert!(env.agent.is_idle());
+}
+
+#[test]
+fn only_what_fits_runs_and_the_next_starts_when_one_ends() {
+    let mut env = TestEnv::new();
+    env.assign(&[1, 2, 3, 4]);
+    env.drain();
+    for id in [4, 3, 2, 1] {
+        env.send(ready(id));
+    }
+    env.expect(&[start(4), start(3)]);
+    env.send(finished(4));
+    let report = Action::Report { replicas: vec![ReplicaId(4)] };
+    env.expect(&[start(1), report, Action::AskForWork { free: cores(1), leases_max: 61 }]);
+}
+
+#[test]
+fn nothing_to_do_means_waiting_for_the_timer_or_news() {
+    let mut env = TestEnv::new();
+    env.send(Event::Assigned { leases: vec![], retry: RETRY });
+    env.expect(&[]);
+    env.send(Event::Announced);
+    env.expect(&[Action::AskForWork { free: cores(4), leases_max: 64 }]);
+    env.send(Event::Assigned { leases: vec![], retry: RETRY });
+    env.advance(RETRY);
+    env.expect(&[
+        Action::Heartbeat { running: vec![], kept: vec![] },
+        Action::AskForWork { free: cores(4), leases_max: 64 },
+    ]);
+}
+
+/// News that arrives while a question is on its way is not lost.
+#[test]
+fn news_during_a_question_leads_to_another() {
+    let mut env = TestEnv::new();
+    env.send(Event::Announced);
+    env.expect(&[]);
+    env.send(Event::Assigned { leases: vec![], retry: RETRY });
+    env.expect(&[Action::AskForWork { free: cores(4), leases_max: 64 }]);
+}
+
+#[test]
+fn a_silent_coordinator_is_asked_ever_more_rarely() {
+    let mut env = TestEnv::new();
+    let mut pauses = Vec::new();
+    for _ in 0..12 {
+        env.send(Event::AskFailed);
+        env.drain();
+        let ask = env.agent.ask.next().expect("it is not on its way");
+        pauses.push(ask.since(env.now));
+        env.now = ask;
+        env.send(Event::Wake);
+        env.drain();
+    }
+    assert!(pauses[0] < Duration::from_secs(1), "{pauses:?}");
+    assert!(pauses[4] > pauses[0] * 8, "{pauses:?}");
+    assert!(pauses.iter().all(|pause| *pause <= Duration::from_secs(75)), "{pauses:?}");
+}
+
+#[test]
+fn results_wait_for_the_coordinator_and_are_sent_again() {
+    let mut env = TestEnv::new();
+    env.assign(&[1]);
+    env.send(ready(1));
+    env.drain();
+    env.send(finished(1));
+    env.drain();
+    env.send(Event::ReportFailed);
+    env.expect(&[]);
+    env.advance(Duration::from_secs(1));
+    env.expect(&[Action::Report { replicas: vec![ReplicaId(1)] }]);
+}
+
+#[test]
+fn a_restarted_node_goes_on() {
+    let mut env = TestEnv::restored(Restored {
+        leases: vec![Lease { replica: ReplicaId(3), need: CORE, expires_at: Timestamp(2_000_000) }],
+        unreported: vec![ReplicaId(2)],
+        kept: vec![ReplicaId(1)],
+    });
+    env.send(Event::Welcomed { heartbeat: HEARTBEAT });
+    env.expect(&[
+        fetch(3),
+        Action::Report { replicas: vec![ReplicaId(2)] },
+        Action::Heartbeat { running: vec![ReplicaId(3)], kept: vec![ReplicaId(1)] },
+        Action::AskForWork { free: cores(3), leases_max: 63 },
+    ]);
+}
+
+#[test]
+fn what_is_not_needed_is_stopped() {
+    let mut env = TestEnv::new();
+    env.assign(&[1]);
+    env.send(ready(1));
+    env.drain();
+    env.advance(HEARTBEAT);
+    env.drain();
+    env.send(Event::HeartbeatAnswered { abandon: vec![ReplicaId(1)], forget: vec![] });
+    env.expect(&[Action::Abort { replica: ReplicaId(1), reason: AbortReason::NotNeeded }]);
+    // Room is free only when it has really stopped.
+    assert_eq!(env.agent.counts().running, 1);
+    env.send(Event::Assigned { leases: vec![], retry: RETRY });
+    env.send(Event::Aborted { replica: ReplicaId(1) });
+    assert!(env.agent.is_idle());
+}
+
+#[test]
+fn a_late_replica_is_not_started() {
+    let mut env = TestEnv::new();
+    env.assign(&[1]);
+    env.drain();
+    env.advance(Duration::from_secs(100));
+    let actions: Vec<Action> = std::iter::from_fn(|| env.agent.poll_action()).collect();
+    assert!(
+        actions.contains(&Action::Abort { replica: ReplicaId(1), reason: AbortReason::Late }),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn a_finishing_node_asks_for_nothing_new() {
+    let mut env = TestEnv::new();
+    env.assign(&[1]);
+    env.drain();
+    env.send(Event::Finish);
+    env.send(Event::Assigned { leases: vec![], retry: RETRY });
+    env.send(ready(1));
+    env.expect(&[start(1)]);
+    env.send(finished(1));
+    env.expect(&[Action::Report { replicas: vec![ReplicaId(1)] }]);
+}
+
+#[test]
+fn stale_events_change_nothing() {
+    let mut env = TestEnv::new();
+    env.send(ready(99));
+    env.send(finished(99));
+    env.send(Event::Aborted { replica: ReplicaId(99) });
+    env.send(Event::HeartbeatAnswered {
+        abandon: vec![ReplicaId(99)],
+        forget: vec![ReplicaId(98)],
+    });
+    env.expect(&[]);
+    assert!(env.agent.is_idle());
+}

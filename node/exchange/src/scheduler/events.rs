@@ -1,0 +1,112 @@
+//! What peers did, and what follows from it.
+
+use dockercomp_protocol::wire::chunk::Miss;
+use dockercomp_protocol::{Cid, NodeId, Timestamp};
+
+use super::peer::{Peer, Standing};
+use super::{Scheduler, State};
+
+impl Scheduler {
+    /// The peer has sent the block. `true` if it was asked to: then the bytes are to be verified
+    /// and stored. `false` if the answer comes too late to be of use.
+    pub fn on_received(&mut self, now: Timestamp, peer: NodeId, block: Cid) -> bool {
+        let Some(asked_at) = self.asked_at(peer, &block) else { return false };
+        let entry = self.blocks.get_mut(&block).expect("a block that was asked for is known");
+        entry.state = State::Held { peer };
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.on_answered(now);
+            known.on_measured(now.since(asked_at));
+        }
+        true
+    }
+
+    /// The block that the peer sent is verified and stored. Nothing more is done about it.
+    pub fn on_block(&mut self, peer: NodeId, block: Cid) {
+        if self.blocks.get(&block).is_some_and(|entry| entry.state == State::Held { peer }) {
+            self.blocks.remove(&block);
+            self.n_open -= 1;
+        }
+    }
+
+    /// The peer does not send the block, and says why.
+    pub fn on_miss(&mut self, now: Timestamp, peer: NodeId, block: Cid, reason: Miss) {
+        if self.asked_at(peer, &block).is_none() {
+            return;
+        }
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.on_answered(now);
+            if reason == Miss::Busy {
+                known.busy_until = Some(now + self.options.busy_pause);
+            }
+        }
+        match reason {
+            Miss::Busy => {}
+            Miss::NotFound | Miss::Denied => {
+                if let Some(entry) = self.blocks.get_mut(&block) {
+                    entry.lacking.insert(peer);
+                }
+            }
+        }
+        self.release(block);
+    }
+
+    /// The bytes that the peer sent for the block are wrong: it is never asked again, and what it
+    /// was asked for goes to others. Blocks of it that are here already are judged on their own.
+    pub fn on_wrong_bytes(&mut self, peer: NodeId, block: Cid) {
+        self.lose(peer, Standing::Liar);
+        if self.blocks.get(&block).is_some_and(|entry| entry.state == State::Held { peer }) {
+            self.release(block);
+        }
+    }
+
+    /// The peer broke the protocol: it is never asked again.
+    pub fn on_garbage(&mut self, peer: NodeId) {
+        self.lose(peer, Standing::Liar);
+    }
+
+    /// The peer cannot be reached any more. What it was asked for goes to others.
+    pub fn on_peer_gone(&mut self, peer: NodeId) {
+        if self.peers.get(&peer).is_some_and(|known| known.standing == Standing::Active) {
+            self.lose(peer, Standing::Gone);
+        }
+    }
+
+    /// The time of [`Self::next_deadline`] has come. Returns the peers that were silent for too
+    /// long; they count as gone.
+    pub fn on_timeout(&mut self, now: Timestamp) -> Vec<NodeId> {
+        let silence_max = self.options.silence_max;
+        let overdue = |peer: &Peer| peer.overdue_at(silence_max).is_some_and(|at| at <= now);
+        let silent: Vec<NodeId> =
+            self.peers.iter().filter(|(_, peer)| overdue(peer)).map(|(peer, _)| *peer).collect();
+        for peer in &silent {
+            self.on_peer_gone(*peer);
+        }
+        silent
+    }
+
+    /// Takes a peer out, and gives what it was asked for to others.
+    fn lose(&mut self, peer: NodeId, standing: Standing) {
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        known.standing = standing;
+        known.n_open = 0;
+        known.busy_until = None;
+        let asked: Vec<Cid> =
+            self.blocks.keys().filter(|block| self.is_asked(peer, block)).copied().collect();
+        for block in asked {
+            self.release(block);
+        }
+        // It may have been the last hope of blocks that wait.
+        for (_, block) in std::mem::take(&mut self.waiting) {
+            self.place(block);
+        }
+    }
+
+    /// Makes a block wait that was asked for or held.
+    fn release(&mut self, block: Cid) {
+        if let Some(entry) = self.blocks.get_mut(&block) {
+            entry.state = State::Waiting;
+            self.n_open -= 1;
+            self.place(block);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! A session: one dataset on its way into the store, for one caller or several.
+//!
+//! The loop around the [`Scheduler`]. It does one thing at a time and never blocks: requests,
+//! hashing and disk run as futures beside it and come back as [`Step`]s.
+//!
+//! # Shape
+//!
+//! ```text
+//! caller ──Join──► list what is missing ──► scheduler ──► links ──► Answered ──► put ──► Stored
+//!                        ▲                                                                 │
+//!                        └─────────── the caller's list is done ◄──────────────────────────┘
+//! ```
+//!
+//! Lists are short, at most 1024 blocks, because the manifest is itself fetched block by block:
+//! each list is as long as what is known allows.
+//!
+//! # When nobody has a block
+//!
+//! [`Options::discover`] is asked, at once the first time; after a pause, which doubles, every
+//! peer but liars gets another chance. A caller whose patience ends gets
+//! [`FetchError::Unavailable`]; patience begins anew with each of its blocks that is stored.
+//!
+//! [`Options::discover`]: crate::Options::discover
+
+mod events;
+mod listing;
+mod waiter;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dockercomp_protocol::time::millis;
+use dockercomp_protocol::{Cid, NodeId, Timestamp, content};
+use dockercomp_store::{PutError, StoreError, Want};
+use futures::StreamExt as _;
+use futures::future::{BoxFuture, FutureExt as _};
+use futures::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use self::listing::Listed;
+use self::waiter::Waiter;
+use crate::client::Shared;
+use crate::dial::Dial;
+use crate::error::{FetchError, LinkError};
+use crate::link::BlockAnswer;
+use crate::options::{FetchOptions, Fetched};
+use crate::scheduler::{Ask, Scheduler};
+
+/// Missing blocks that an error names.
+const MISSING_NAMED_MAX: usize = 16;
+
+/// A caller who wants (a part of) the dataset.
+pub(crate) struct Join {
+    pub(crate) want: Want,
+    pub(crate) providers: Vec<NodeId>,
+    pub(crate) options: FetchOptions,
+    pub(crate) reply: oneshot::Sender<Result<Fetched, FetchError>>,
+    /// Resolves when the caller is gone.
+    pub(crate) left: oneshot::Receiver<()>,
+}
+
+/// What a session is told.
+pub(crate) enum Message {
+    Join(Join),
+    Providers(Vec<NodeId>),
+}
+
+/// Something that went on beside the loop has ended.
+enum Step {
+    Listed {
+        waiter: u64,
+        result: Result<Listed, StoreError>,
+    },
+    Left {
+        waiter: u64,
+    },
+    Answered {
+        ask: Ask,
+        result: Result<BlockAnswer, Arc<LinkError>>,
+    },
+    Stored {
+        ask: Ask,
+        bytes: u64,
+        result: Result<(), PutError>,
+    },
+    Discovered {
+        peers: Vec<NodeId>,
+    },
+    /// The runtime is shutting down.
+    CutOff,
+}
+
+/// See the module documentation.
+pub(crate) struct Session<D: Dial> {
+    shared: Arc<Shared<D>>,
+    root: Cid,
+    inbox: mpsc::Receiver<Message>,
+    scheduler: Scheduler,
+    waiters: BTreeMap<u64, Waiter>,
+    next_waiter: u64,
+    steps: FuturesUnordered<BoxFuture<'static, Step>>,
+    liars: BTreeSet<NodeId>,
+    /// Origin of the scheduler's time.
+    began: Instant,
+    /// When failed peers are tried again, once it has been necessary.
+    retry_at: Option<Instant>,
+    retry_pause: Duration,
+    is_discovering: bool,
+}
+
+impl<D: Dial> Session<D> {
+    pub(crate) fn new(shared: Arc<Shared<D>>, root: Cid, inbox: mpsc::Receiver<Message>) -> Self {
+        Self {
+            scheduler: Scheduler::new(shared.options.scheduler()),
+            retry_pause: shared.options.retry_first,
+            shared,
+            root,
+            inbox,
+            waiters: BTreeMap::new(),
+            next_waiter: 0,
+            steps: FuturesUnordered::new(),
+            liars: BTreeSet::new(),
+            began: Instant::now(),
+            retry_at: None,
+            is_discovering: false,
+        }
+    }
+
+    /// Runs until nobody wants anything any more.
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.send_requests();
+            self.help_if_stuck();
+            if self.waiters.is_empty() && self.shared.close(&self.root, &self.inbox) {
+                return;
+            }
+            let wake_at = self.next_wake();
+            tokio::select! {
+                Some(message) = self.inbox.recv() => self.on_message(message),
+                Some(step) = self.steps.next() => self.on_step(step),
+                () = sleep_until(wake_at) => self.on_time(),
+            }
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(millis(self.began.elapsed()))
+    }
+
+    fn send_requests(&mut self) {
+        let now = self.now();
+        while let Some(ask) = self.scheduler.next_ask(now) {
+            let links = self.shared.links.clone();
+            let digest = content::digest(&ask.block).expect("checked when it was listed");
+            let asking =
+                async move { Step::Answered { ask, result: links.block(ask.peer, digest).await } };
+            self.steps.push(asking.boxed());
+        }
+    }
+
+    /// Looks for other peers, and tries the known ones again, when some block has no one left.
+    fn help_if_stuck(&mut self) {
+        if self.scheduler.n_stuck() == 0 {
+            return;
+        }
+        let now = Instant::now();
+        match self.retry_at {
+            Some(at) if now < at => return,
+            Some(_) => {
+                self.scheduler.revive();
+                self.retry_pause = (self.retry_pause * 2).min(self.shared.options.retry_max);
+            }
+            None => {}
+        }
+        self.retry_at = Some(now + self.retry_pause);
+        self.discover();
+        self.send_requests();
+    }
+
+    fn discover(&mut self) {
+        if let Some(discover) = &self.shared.options.discover
+            && !self.is_discovering
+        {
+            self.is_discovering = true;
+            let peers = discover.providers(self.root);
+            self.steps.push(peers.map(|peers| Step::Discovered { peers }).boxed());
+        }
+    }
+
+    fn next_wake(&self) -> Instant {
+        let deadline = self.scheduler.next_deadline(self.now());
+        let deadline = deadline.map(|at| self.began + at.since(Timestamp(0)));
+        let retry = self.retry_at.filter(|_| self.scheduler.n_stuck() > 0);
+        let patience = self.waiters.values().filter_map(Waiter::gives_up_at).min();
+        let soonest = [deadline, retry, patience].into_iter().flatten().min();
+        soonest.unwrap_or_else(|| Instant::now() + Duration::from_secs(60))
+    }
+
+    fn on_time(&mut self) {
+        for peer in self.scheduler.on_timeout(self.now()) {
+            tracing::debug!(%peer, root = %self.root, "provider is silent");
+        }
+        let now = Instant::now();
+        let gave_up = |waiter: &Waiter| waiter.gives_up_at().is_some_and(|at| at <= now);
+        let ids: Vec<u64> =
+            self.waiters.iter().filter(|(_, waiter)| gave_up(waiter)).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(waiter) = self.waiters.get_mut(&id) {
+                waiter.fail(FetchError::Unavailable {
+                    root: self.root,
+                    missing: waiter.missing().take(MISSING_NAMED_MAX).copied().collect(),
+                    tried: self.scheduler.peers(),
+                    liars: self.liars.iter().copied().collect(),
+                });
+            }
+            self.remove(id);
+        }
+    }
+
+    fn fail_all(&mut self, error: &FetchError) {
+        for (_, mut waiter) in std::mem::take(&mut self.waiters) {
+            waiter.fail(error.clone());
+        }
+        self.scheduler.retain(|_| false);
+    }
+
+    /// Forgets a caller, and what only that one wanted.
+    fn remove(&mut self, id: u64) {
+        if self.waiters.remove(&id).is_some() {
+            let waiters = &self.waiters;
+            self.scheduler.retain(|block| waiters.values().any(|waiter| waiter.wants(block)));
+        }
+    }
+}

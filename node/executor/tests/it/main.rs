@@ -1,0 +1,6 @@
+//! Black-box tests of the executors, one binary for all.
+
+mod archive;
+mod common;
+mod docker;
+mod wasm;

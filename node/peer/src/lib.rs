@@ -1,0 +1,405 @@
+//! What every process that holds data is: an identity, a store, a side of the network, and
+//! the exchange between them.
+//!
+//! Nodes and coordinators are built on a [`Peer`]. It serves the blocks that it holds, fetches
+//! those that it is asked for, announces whole datasets in Kademlia (and again after a
+//! restart), and answers commands about datasets on its control door.
+//!
+//! # What is not here
+//!
+//! - No jobs, leases or results: [`Peer`] does not know what the data is for.
+
+pub mod api;
+pub mod control;
+pub mod datasets;
+mod fault;
+pub mod identity;
+mod private;
+pub mod reply;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use dockercomp_exchange::FetchError;
+use dockercomp_exchange::{Exchange, FetchOptions, Fetched, Progress, provider_key};
+use dockercomp_network as network;
+use dockercomp_network::{Handle as Network, Role, StreamProtocol};
+use dockercomp_protocol::manifest::Chunks;
+use dockercomp_protocol::statement::Announcement;
+use dockercomp_protocol::wire::chunk;
+use dockercomp_protocol::{Cid, NodeId};
+use dockercomp_store::{AddError, AddOptions, Added, Kind, OpenError, Store, StoreError, Want};
+use libp2p_identity::Keypair;
+use multiaddr::Multiaddr;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{ConnectedPeer, PeerStatus, PeerTraffic};
+use crate::fault::Lying;
+use crate::private::Private;
+
+/// How long a fetch goes on without progress before it fails.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a peer needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where identity and data lie.
+    pub dir: PathBuf,
+    /// Its part in the network.
+    pub role: Role,
+    /// Addresses to listen on.
+    pub listen: Vec<Multiaddr>,
+    /// Addresses that others are told, where they differ.
+    pub external: Vec<Multiaddr>,
+    /// Doors to the network, each ending in `/p2p/<id>`.
+    pub bootstrap: Vec<Multiaddr>,
+    /// Bytes of data that may be held.
+    pub quota_bytes: Option<u64>,
+    /// Who may have outputs, if that is known already.
+    pub trusted: Option<NodeId>,
+    /// Send wrong bytes, so that others can be seen to withstand it.
+    pub lie: bool,
+}
+
+/// Why a peer did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// The data directory is in use, or cannot be used.
+    #[error("cannot use the data directory")]
+    Open(#[from] OpenError),
+    /// There is no identity.
+    #[error(transparent)]
+    Identity(#[from] identity::IdentityError),
+    /// The store failed.
+    #[error("the store could not be read")]
+    Store(#[from] StoreError),
+    /// The addresses cannot be listened on.
+    #[error("cannot start the network")]
+    Bind(#[from] network::BindError),
+    /// Another part of this process serves chunks already.
+    #[error("cannot serve chunks")]
+    Accept(#[from] network::AcceptError),
+}
+
+/// A peer and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Its id.
+    pub peer: NodeId,
+    /// Its addresses.
+    pub addresses: Vec<Multiaddr>,
+}
+
+/// A running peer; clones share it.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    key: Keypair,
+    store: Store,
+    network: Network,
+    exchange: Exchange<Network>,
+    private: Private,
+}
+
+impl Peer {
+    /// Starts a peer; it can be reached when this returns. Also gives its tasks, which end
+    /// with `shutdown`.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    pub async fn start(
+        options: Options,
+        shutdown: CancellationToken,
+    ) -> Result<(Self, Vec<JoinHandle<()>>), PeerError> {
+        let (dir, quota_bytes) = (options.dir.clone(), options.quota_bytes);
+        let opening = tokio::task::spawn_blocking(move || {
+            let store = Store::open(&dir, dockercomp_store::Options { quota_bytes })?;
+            let key = identity::load_or_create(&dir.join(identity::FILE))?;
+            Ok::<_, PeerError>((store, key))
+        });
+        let (store, key) = opening.await.expect("opening does not panic")?;
+        let service = network::Service::bind(network::Options {
+            listen: options.listen,
+            external: options.external,
+            bootstrap: options.bootstrap,
+            topics: vec![Announcement::TOPIC.to_owned()],
+            ..network::Options::new(key.clone(), options.role)
+        })
+        .await?;
+        let network = service.handle();
+        let exchange = Exchange::new(
+            store.clone(),
+            network.clone(),
+            dockercomp_exchange::Options {
+                discover: Some(Arc::new(network.clone())),
+                ..dockercomp_exchange::Options::default()
+            },
+        );
+        let private = Private::default();
+        private.trust(options.trusted);
+        let peer = Self { inner: Arc::new(Inner { key, store, network, exchange, private }) };
+        peer.hide_outputs().await?;
+        let serving = peer.serve(options.lie, shutdown.clone())?;
+        let running = tokio::spawn(service.run(shutdown));
+        peer.announce_all().await?;
+        Ok((peer, vec![running, serving]))
+    }
+
+    /// Its id on the network.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.inner.network.local_peer()
+    }
+
+    /// Its key.
+    #[must_use]
+    pub fn key(&self) -> &Keypair {
+        &self.inner.key
+    }
+
+    /// Its store. Blocking: use it off the async threads.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// Its side of the network.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.inner.network
+    }
+
+    /// Lets this peer have outputs, and nobody else.
+    pub fn trust(&self, coordinator: NodeId) {
+        self.inner.private.trust(Some(coordinator));
+    }
+
+    /// Fetches what is wanted of a dataset from these peers, and from those that Kademlia
+    /// names if they do not have it.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn fetch(
+        &self,
+        root: Cid,
+        want: Want,
+        holders: Vec<Located>,
+        progress: Option<watch::Sender<Progress>>,
+    ) -> Result<Fetched, FetchError> {
+        let providers = self.locate(holders).await;
+        let options = FetchOptions { patience: PATIENCE, progress };
+        self.inner.exchange.fetch(root, want, providers, options).await
+    }
+
+    /// Fetches an output, which is then shown to nobody else.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn fetch_private(
+        &self,
+        root: Cid,
+        want: Want,
+        holders: Vec<Located>,
+    ) -> Result<Fetched, FetchError> {
+        let fetched = self.fetch(root, want, holders, None).await?;
+        let store = self.inner.store.clone();
+        let marked = tokio::task::spawn_blocking(move || store.mark(&root, Kind::Output)).await;
+        if let Ok(Err(error)) = marked {
+            tracing::warn!(%root, %error, "output not marked as such");
+        }
+        self.hide(root).await;
+        Ok(fetched)
+    }
+
+    /// Tells a fetch that is under way of more peers that may have the dataset.
+    pub async fn add_providers(&self, root: Cid, holders: Vec<Located>) {
+        let providers = self.locate(holders).await;
+        self.inner.exchange.add_providers(root, providers);
+    }
+
+    async fn locate(&self, holders: Vec<Located>) -> Vec<NodeId> {
+        let mut peers = Vec::with_capacity(holders.len());
+        for Located { peer, addresses } in holders {
+            if peer != self.id() {
+                // It only helps dialling; the exchange says what cannot be reached.
+                let _ = self.inner.network.add_addresses(peer, addresses).await;
+                peers.push(peer);
+            }
+        }
+        peers
+    }
+
+    /// Chunks a file or folder into the store, and announces it unless it is an output.
+    ///
+    /// # Errors
+    /// See [`AddError`].
+    pub async fn add(&self, source: PathBuf, options: AddOptions) -> Result<Added, AddError> {
+        let store = self.inner.store.clone();
+        let is_output = options.kind == Kind::Output;
+        let adding = tokio::task::spawn_blocking(move || store.add(&source, &options));
+        let added = adding.await.expect("adding does not panic")?;
+        if is_output {
+            self.hide(added.root).await;
+        } else {
+            self.announce(added.root).await;
+        }
+        Ok(added)
+    }
+
+    /// Forgets a dataset.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn forget(&self, root: Cid) -> Result<(), StoreError> {
+        let (store, private) = (self.inner.store.clone(), self.inner.private.clone());
+        let forgetting = tokio::task::spawn_blocking(move || {
+            let blocks = blocks_of(&store, &root)?;
+            store.remove(&root)?;
+            private.reveal(&blocks);
+            Ok(())
+        });
+        forgetting.await.expect("forgetting does not panic")
+    }
+
+    /// Keeps a dataset from being collected.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn pin(&self, root: Cid) -> Result<(), StoreError> {
+        let store = self.inner.store.clone();
+        tokio::task::spawn_blocking(move || store.pin(&root)).await.expect("it does not panic")
+    }
+
+    /// Says in Kademlia that this peer holds a dataset.
+    pub async fn announce(&self, root: Cid) {
+        if let Err(error) = self.inner.network.provide(&provider_key(&root)).await {
+            tracing::warn!(%root, %error, "dataset not announced");
+        }
+    }
+
+    /// What this peer says about itself.
+    pub async fn status(&self) -> PeerStatus {
+        let peers = self.inner.network.peers().await.unwrap_or_default();
+        let snapshot = self.inner.exchange.traffic().snapshot();
+        let store = self.inner.store.clone();
+        let used = tokio::task::spawn_blocking(move || store.used_bytes()).await;
+        PeerStatus {
+            peer_id: self.id().to_string(),
+            agent: concat!("dockercomp/", env!("CARGO_PKG_VERSION")).to_owned(),
+            pid: std::process::id(),
+            data_dir: self.inner.store.dir().to_owned(),
+            addresses: strings(&self.inner.network.advertised_addresses()),
+            used_bytes: used.unwrap_or_default(),
+            peers: peers
+                .into_iter()
+                .map(|peer| ConnectedPeer {
+                    peer_id: peer.peer.to_string(),
+                    agent: peer.agent.unwrap_or_default(),
+                    transport: format!("{:?}", peer.transport).to_lowercase(),
+                    direction: format!("{:?}", peer.direction).to_lowercase(),
+                    rtt_seconds: peer.rtt.map(|rtt| rtt.as_secs_f64()),
+                })
+                .collect(),
+            traffic: snapshot
+                .peers
+                .iter()
+                .map(|(peer, traffic)| PeerTraffic {
+                    peer_id: peer.to_string(),
+                    down_bytes: traffic.down_bytes,
+                    up_bytes: traffic.up_bytes,
+                    wrong_blocks: traffic.n_wrong,
+                })
+                .collect(),
+        }
+    }
+
+    fn serve(
+        &self,
+        lie: bool,
+        shutdown: CancellationToken,
+    ) -> Result<JoinHandle<()>, network::AcceptError> {
+        let mut incoming =
+            self.inner.network.accept(StreamProtocol::new(chunk::PROTOCOL))?;
+        let private = self.inner.private.clone();
+        let server = self
+            .inner
+            .exchange
+            .server(move |peer: &NodeId, digest: &_| private.may_serve(peer, digest));
+        if !lie {
+            return Ok(tokio::spawn(server.run(incoming, shutdown)));
+        }
+        Ok(tokio::spawn(async move {
+            while let Some((peer, stream)) = tokio::select! {
+                () = shutdown.cancelled() => None,
+                next = incoming.next() => next,
+            } {
+                let server = server.clone();
+                tokio::spawn(async move { server.serve(peer, Lying::new(stream)).await });
+            }
+        }))
+    }
+
+    /// Announces every dataset that is whole, since Kademlia forgets what is not repeated.
+    async fn announce_all(&self) -> Result<(), StoreError> {
+        for dataset in self.datasets().await? {
+            if dataset.complete && dataset.kind != Kind::Output {
+                self.announce(dataset.root).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn hide_outputs(&self) -> Result<(), StoreError> {
+        for dataset in self.datasets().await? {
+            if dataset.kind == Kind::Output {
+                self.hide(dataset.root).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn hide(&self, root: Cid) {
+        let (store, private) = (self.inner.store.clone(), self.inner.private.clone());
+        let hidden = tokio::task::spawn_blocking(move || {
+            blocks_of(&store, &root).map(|blocks| private.hide(&blocks))
+        });
+        if let Ok(Err(error)) = hidden.await {
+            tracing::warn!(%root, %error, "output could not be hidden");
+        }
+    }
+
+    async fn datasets(&self) -> Result<Vec<dockercomp_store::Dataset>, StoreError> {
+        let store = self.inner.store.clone();
+        tokio::task::spawn_blocking(move || store.datasets()).await.expect("it does not panic")
+    }
+}
+
+/// Every block of a dataset that is here. Blocking.
+fn blocks_of(store: &Store, root: &Cid) -> Result<Vec<Cid>, StoreError> {
+    const PAGE: u64 = 512;
+    let mut blocks = vec![*root];
+    let Some(manifest) = store.root(root)? else { return Ok(blocks) };
+    blocks.extend(&manifest.pages);
+    let mut first = 0;
+    while first < manifest.files {
+        for entry in store.files(root, first, PAGE.min(manifest.files - first))? {
+            match entry.chunks {
+                Chunks::Inline(chunks) | Chunks::Paged(chunks) => blocks.extend(chunks),
+            }
+        }
+        first += PAGE;
+    }
+    Ok(blocks)
+}
+
+fn strings(addresses: &[Multiaddr]) -> Vec<String> {
+    addresses.iter().map(ToString::to_string).collect()
+}

@@ -1,0 +1,130 @@
+//! Jobs as a node knows them: the owner's signed words, checked before anything is run.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use dockercomp_protocol::envelope::{self, OpenError};
+use dockercomp_protocol::ids::ProjectId;
+use dockercomp_protocol::job::{JobSpec, SpecError, Work};
+use dockercomp_protocol::unit::{Plan, WorkUnit};
+use dockercomp_protocol::{Cid, codec};
+
+/// Jobs that are remembered at one time.
+const JOBS_MAX: usize = 64;
+
+/// A job whose signature is right.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) cid: Cid,
+    pub(crate) spec: JobSpec,
+    pub(crate) sealed: Vec<u8>,
+}
+
+/// Why a lease is not worked on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JobError {
+    #[error("the job cannot be opened")]
+    Open(#[from] OpenError),
+    #[error("the job is not signed by the project")]
+    Foreign,
+    #[error("the job is not the one that was asked for")]
+    Other,
+    #[error("the job breaks a rule")]
+    Spec(#[from] SpecError),
+    #[error("the work unit cannot be read")]
+    Unit(#[from] codec::DecodeError),
+    #[error("the work unit is not one of the job that the owner signed")]
+    ForeignUnit,
+}
+
+impl Job {
+    /// Opens a job that the project must have signed.
+    pub(crate) fn open(sealed: Vec<u8>, project: ProjectId) -> Result<Self, JobError> {
+        let opened = envelope::open::<JobSpec>(&sealed)?;
+        if opened.signer != project || opened.statement.project != project {
+            return Err(JobError::Foreign);
+        }
+        opened.statement.check()?;
+        let (cid, _) = codec::block(&opened.statement);
+        Ok(Self { cid, spec: opened.statement, sealed })
+    }
+
+    /// Reads a work unit and checks that it follows from what the owner signed, so that not
+    /// even the coordinator can have something else run.
+    pub(crate) fn unit(&self, bytes: &[u8]) -> Result<WorkUnit, JobError> {
+        let unit: WorkUnit = codec::decode(bytes)?;
+        let files = match (&self.spec.work, &unit.inputs) {
+            (Work::Sweep(_), None) => 0,
+            (Work::Files { .. }, Some(inputs)) => inputs.first + u64::from(inputs.count),
+            (Work::Sweep(_), Some(_)) | (Work::Files { .. }, None) => {
+                return Err(JobError::ForeignUnit);
+            }
+        };
+        // How many files the dataset has is not known here; up to the last file of this work
+        // unit the plan is the same.
+        let planned = Plan::new(self.cid, &self.spec, files)?.unit(unit.index);
+        if planned.as_ref() == Some(&unit) { Ok(unit) } else { Err(JobError::ForeignUnit) }
+    }
+}
+
+/// The jobs that a node has met; clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Jobs {
+    jobs: Arc<Mutex<BTreeMap<Cid, Arc<Job>>>>,
+}
+
+impl Jobs {
+    pub(crate) fn get(&self, cid: &Cid) -> Option<Arc<Job>> {
+        self.jobs.lock().expect("no holder of this lock panics").get(cid).cloned()
+    }
+
+    pub(crate) fn insert(&self, job: Job) -> Arc<Job> {
+        let job = Arc::new(job);
+        let mut jobs = self.jobs.lock().expect("no holder of this lock panics");
+        if jobs.len() >= JOBS_MAX {
+            // Whichever goes is asked for again when it is needed.
+            jobs.pop_first();
+        }
+        jobs.insert(job.cid, Arc::clone(&job));
+        job
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dockercomp_protocol::content::chunk_cid;
+    use dockercomp_protocol::job::JobFile;
+    use dockercomp_protocol::{NodeId, Timestamp};
+
+    use super::*;
+
+    fn job(split: &str) -> Job {
+        let text = format!(
+            "version = 1\nname = \"j\"\n[program]\nmodule = \"file:m\"\nargs = [\"run\"]\n{split}"
+        );
+        let some = Some(chunk_cid(b"some"));
+        let spec = JobFile::parse(&text)
+            .expect("a job file")
+            .resolve(NodeId::random(), Timestamp(0), None, some, some)
+            .expect("a job");
+        let (cid, _) = codec::block(&spec);
+        Job { cid, spec, sealed: Vec::new() }
+    }
+
+    #[test]
+    fn units_of_the_plan_are_accepted_and_others_are_not() {
+        for (split, files) in
+            [("[sweep]\nx = [1, 2, 3]\n", 0), ("[inputs]\nfiles_per_unit = 4\n", 11)]
+        {
+            let job = job(split);
+            let plan = Plan::new(job.cid, &job.spec, files).expect("a plan");
+            for index in 0..plan.units() {
+                let unit = plan.unit(index).expect("within the plan");
+                assert_eq!(job.unit(&codec::encode(&unit)).expect("planned"), unit);
+                let mut other = unit.clone();
+                other.args = vec!["rm".into()];
+                assert!(job.unit(&codec::encode(&other)).is_err());
+            }
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! A volunteer's node: the shell around the pure agent.
+//!
+//! ```text
+//!              announcements            ┌─────────┐ leases, results  ┌──────────┐
+//!  network ───────────────────────────► │ worker  │ ◄──────────────► │ desk     │ durable
+//!           ◄── session ── coordinator  │ (agent) │                  └──────────┘
+//!                                       └────┬────┘
+//!                                            ▼ office: one method an action
+//!                                    replica: fetch, lay out, run, chunk, sign
+//! ```
+//!
+//! # Crash behaviour
+//!
+//! What was promised is on the desk before it is promised. A node that is killed runs its
+//! leases again, reports its results again, and still has its outputs. What it left in the
+//! engine is removed at the next start.
+
+pub mod api;
+mod desk;
+mod fault;
+mod jobs;
+mod office;
+mod replica;
+mod session;
+mod worker;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dockercomp_agent::{Agent, Config, Event, Restored};
+use dockercomp_executor::{Choice, ChooseError, CleanupError, Executor};
+use dockercomp_network::{Role, SubscribeError};
+use dockercomp_peer::{Peer, PeerError, control};
+use dockercomp_protocol::ids::{NodeId, ProjectId};
+use dockercomp_protocol::link::JoinLink;
+use dockercomp_protocol::statement::Announcement;
+use dockercomp_protocol::wire::work::{Capacity, Register};
+use dockercomp_store::StoreError;
+use multiaddr::Multiaddr;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use crate::fault::Fault;
+
+use crate::api::{ApiState, Board};
+use crate::desk::Desk;
+use crate::jobs::{Job, Jobs};
+use crate::office::{Office, agent_lease};
+use crate::replica::{Bench, Hints, Replica, unit_cid};
+use crate::session::Session;
+use crate::worker::{Message, Worker};
+
+/// What a node needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where its identity, leases and data lie.
+    pub dir: PathBuf,
+    /// The project to work for, and doors to its network.
+    pub link: JoinLink,
+    /// What work may use.
+    pub offer: Capacity,
+    /// Addresses to listen on.
+    pub listen: Vec<Multiaddr>,
+    /// Addresses that others are told, where they differ.
+    pub external: Vec<Multiaddr>,
+    /// Loopback address of the control door.
+    pub api: SocketAddr,
+    /// What runs the work.
+    pub executor: Choice,
+    /// Ways to misbehave, none for an honest node.
+    pub faults: Vec<Fault>,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Its data directory or its side of the network is not to be had.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// Nothing can run work.
+    #[error(transparent)]
+    Executor(#[from] ChooseError),
+    /// What an earlier run left in the engine cannot be removed.
+    #[error("cannot remove what an earlier run left behind")]
+    Cleanup(#[from] CleanupError),
+    /// Leases and results cannot be read.
+    #[error("the store could not be read")]
+    Store(#[from] StoreError),
+    /// Announcements cannot be heard.
+    #[error("cannot listen to announcements")]
+    Subscribe(#[from] SubscribeError),
+    /// The control door cannot be opened.
+    #[error(transparent)]
+    Control(#[from] control::ControlError),
+}
+
+/// A running node.
+pub struct Service {
+    peer: Peer,
+    executor: Arc<dyn Executor>,
+    executor_reason: String,
+    working: JoinHandle<()>,
+    helpers: Vec<JoinHandle<()>>,
+}
+
+impl Service {
+    /// Starts a node; it looks for its coordinator from then on.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Self, StartError> {
+        let project = options.link.project;
+        let peer_options = dockercomp_peer::Options {
+            dir: options.dir.clone(),
+            role: Role::Client,
+            listen: options.listen,
+            external: options.external,
+            bootstrap: options.link.via.clone(),
+            quota_bytes: Some(options.offer.disk_bytes),
+            trusted: None,
+            lie: options.faults.contains(&Fault::WrongChunks),
+        };
+        let (peer, mut helpers) = Peer::start(peer_options, shutdown.clone()).await?;
+        let executor_options = dockercomp_executor::Options {
+            node: peer.id().to_string(),
+            ..dockercomp_executor::Options::default()
+        };
+        let chosen = dockercomp_executor::choose(options.executor, &executor_options).await?;
+        let executor = chosen.executor;
+        let removed = executor.cleanup().await?;
+        if removed.containers > 0 {
+            tracing::info!(containers = removed.containers, "left-over containers removed");
+        }
+
+        let board = Board::default();
+        let bench = Bench {
+            peer: peer.clone(),
+            executor: Arc::clone(&executor),
+            board: board.clone(),
+            faults: options.faults.into(),
+            hints: Hints::default(),
+            stopping: shutdown.clone(),
+        };
+        let register = Register {
+            agent: concat!("dockercomp/", env!("CARGO_PKG_VERSION")).to_owned(),
+            executors: vec![executor.kind()],
+            offer: options.offer,
+            addresses: Vec::new(),
+        };
+        let (welcomes, welcomed) = mpsc::channel(4);
+        let (session, asking) =
+            Session::new(peer.network().clone(), project, register, welcomes);
+        let (sender, messages) = worker::channel();
+        let desk = Desk::new(peer.store().clone());
+        let (restored, replicas) = restore(&desk, project).await?;
+        let seed = rand_seed(&peer);
+        let agent = Agent::new(Config::new(options.offer, seed), restored, worker::now());
+        let office = Office {
+            project,
+            bench,
+            session: asking,
+            desk,
+            jobs: Jobs::default(),
+            worker: sender.clone(),
+        };
+        let worker = Worker::new(agent, Arc::new(office), board.clone(), messages, replicas);
+        helpers.push(tokio::spawn(session.run(shutdown.clone())));
+        helpers.push(listen(&peer, project, sender.clone(), shutdown.clone()).await?);
+        helpers.push(tokio::spawn(greet(
+            peer.clone(),
+            board.clone(),
+            welcomed,
+            sender,
+            shutdown.clone(),
+        )));
+        let working = tokio::spawn(worker.run(shutdown.clone()));
+        let state = ApiState {
+            peer: peer.clone(),
+            board,
+            project: project.to_string(),
+            executor: executor.kind().to_string(),
+            executor_reason: chosen.reason.clone(),
+        };
+        let router = api::router(state).merge(dockercomp_peer::datasets::router(peer.clone()));
+        helpers.push(control::serve(&options.dir, options.api, router, shutdown).await?);
+        Ok(Self { peer, executor, executor_reason: chosen.reason, working, helpers })
+    }
+
+    /// Its id on the network.
+    #[must_use]
+    pub fn peer_id(&self) -> NodeId {
+        self.peer.id()
+    }
+
+    /// What runs work, and why it was chosen.
+    #[must_use]
+    pub fn executor(&self) -> (String, String) {
+        (self.executor.kind().to_string(), self.executor_reason.clone())
+    }
+
+    /// Waits until it has been shut down and has removed what it made in the engine.
+    pub async fn stopped(self) {
+        let _ = self.working.await;
+        if let Err(error) = self.executor.cleanup().await {
+            tracing::error!(%error, "not everything was removed from the engine");
+        }
+        for helper in self.helpers {
+            let _ = helper.await;
+        }
+    }
+}
+
+/// Reads the desk.
+async fn restore(
+    desk: &Desk,
+    project: ProjectId,
+) -> Result<(Restored, Vec<Replica>), StoreError> {
+    let desk = desk.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let (leases, results, kept) = (desk.leases()?, desk.results()?, desk.kept()?);
+        let mut restored = Restored {
+            leases: Vec::new(),
+            unreported: results.into_iter().map(|(replica, _)| replica).collect(),
+            kept: kept.into_iter().map(|(replica, _)| replica).collect(),
+        };
+        let mut replicas = Vec::new();
+        for (id, row) in leases {
+            let opened = Job::open(row.job, project).and_then(|job| {
+                let unit = job.unit(&row.unit)?;
+                Ok(Replica { id, job: Arc::new(job), unit, unit_cid: unit_cid(&row.unit) })
+            });
+            match opened {
+                Ok(replica) => {
+                    restored.leases.push(agent_lease(&replica, row.expires_at));
+                    replicas.push(replica);
+                }
+                // For example after joining another project: the lease runs out.
+                Err(_) => desk.dropped(id)?,
+            }
+        }
+        Ok((restored, replicas))
+    });
+    read.await.expect("reading does not panic")
+}
+
+/// Tells the worker when the project says that there is work.
+async fn listen(
+    peer: &Peer,
+    project: ProjectId,
+    worker: worker::Sender,
+    shutdown: CancellationToken,
+) -> Result<JoinHandle<()>, SubscribeError> {
+    let is_right = |bytes: &[u8]| Announcement::open(bytes).is_some();
+    let mut subscription = peer.network().subscribe(Announcement::TOPIC, is_right).await?;
+    Ok(tokio::spawn(async move {
+        while let Some(gossip) = tokio::select! {
+            () = shutdown.cancelled() => None,
+            gossip = subscription.next() => gossip,
+        } {
+            let ours = Announcement::open(&gossip.data)
+                .is_some_and(|announcement| announcement.project == project);
+            if ours && worker.send(Message::Event(Event::Announced)).await.is_err() {
+                return;
+            }
+        }
+    }))
+}
+
+/// Passes the coordinator's welcomes on.
+async fn greet(
+    peer: Peer,
+    board: Board,
+    mut welcomed: mpsc::Receiver<session::Welcome>,
+    worker: worker::Sender,
+    shutdown: CancellationToken,
+) {
+    while let Some(welcome) = tokio::select! {
+        () = shutdown.cancelled() => None,
+        welcome = welcomed.recv() => welcome,
+    } {
+        peer.trust(welcome.coordinator);
+        board.coordinator(Some(welcome.coordinator.to_string()));
+        let event = Event::Welcomed { heartbeat: welcome.heartbeat };
+        if worker.send(Message::Event(event)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Differs from node to node and from start to start.
+fn rand_seed(peer: &Peer) -> u64 {
+    let hash = blake3::hash(&[peer.id().to_bytes(), now_bytes()].concat());
+    u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("32 bytes hold 8"))
+}
+
+fn now_bytes() -> Vec<u8> {
+    worker::now().0.to_le_bytes().to_vec()
+}

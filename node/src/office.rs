@@ -1,0 +1,267 @@
+//! The node's dealings: what the worker's tasks do, one method an action.
+//!
+//! Each method ends by telling the worker what came of it, after that is durable.
+
+use std::time::Duration;
+
+use dockercomp_agent::{Event, Lease};
+use dockercomp_peer::Located;
+use dockercomp_peer::reply::chain;
+use dockercomp_protocol::ids::ProjectId;
+use dockercomp_protocol::limits::CACHED_ROOTS_MAX;
+use dockercomp_protocol::wire::work::{
+    Assignment, Capacity, Hint, Report, Request, Response, Verdict, WorkRequest,
+};
+use dockercomp_protocol::{Cid, ReplicaId, wire};
+use dockercomp_store::{Kind, StoreError};
+use tokio_util::sync::CancellationToken;
+
+use crate::desk::{Desk, KeptRow, LeaseRow, ResultRow};
+use crate::jobs::{Job, JobError, Jobs};
+use crate::replica::{Bench, Replica, unit_cid};
+use crate::session::{Handle as Session, NoAnswer};
+use crate::worker::{Message, Sender, now};
+
+/// Everything that dealings need.
+pub(crate) struct Office {
+    pub(crate) project: ProjectId,
+    pub(crate) bench: Bench,
+    pub(crate) session: Session,
+    pub(crate) desk: Desk,
+    pub(crate) jobs: Jobs,
+    pub(crate) worker: Sender,
+}
+
+impl Office {
+    /// Asks for leases, checks them, and remembers them.
+    pub(crate) async fn ask_for_work(&self, free: Capacity, leases_max: u32) {
+        let request = WorkRequest {
+            free,
+            leases_max: leases_max.min(wire_leases_max()),
+            executors: vec![self.bench.executor.kind()],
+            cached: self.cached().await,
+        };
+        let message = match self.session.ask(Request::Work(request)).await {
+            Ok(Response::Work(assignment)) => self.accept(assignment).await,
+            _ => Message::Event(Event::AskFailed),
+        };
+        self.tell(message).await;
+    }
+
+    async fn accept(&self, assignment: Assignment) -> Message {
+        let Assignment { leases, hints, retry_ms } = assignment;
+        for hint in hints {
+            let root = hint.root;
+            self.bench.hints.learn(root, located(hint));
+        }
+        let mut replicas = Vec::new();
+        let mut rows = Vec::new();
+        for lease in leases {
+            match self.check(&lease).await {
+                Ok(replica) => {
+                    let expires_at = now() + Duration::from_millis(lease.expires_in_ms);
+                    let job = replica.job.sealed.clone();
+                    rows.push((replica.id, LeaseRow { unit: lease.unit, job, expires_at }));
+                    replicas.push((replica.clone(), agent_lease(&replica, expires_at)));
+                }
+                Err(error) => {
+                    let error = error.map_or_else(|| "no answer".to_owned(), |e| chain(&e));
+                    tracing::warn!(replica = %lease.replica, error, "lease refused");
+                }
+            }
+        }
+        let retry = Duration::from_millis(retry_ms.clamp(100, 3_600_000));
+        match self.at_desk(move |desk| desk.leased(&rows)).await {
+            Ok(()) => Message::Leased { replicas, retry },
+            Err(_) => Message::Event(Event::AskFailed),
+        }
+    }
+
+    /// Checks that a lease is one of a job that the owner signed. Asks for the job if this
+    /// node has not met it.
+    async fn check(&self, lease: &wire::work::Lease) -> Result<Replica, Option<JobError>> {
+        let unit: dockercomp_protocol::unit::WorkUnit =
+            dockercomp_protocol::codec::decode(&lease.unit).map_err(JobError::from)?;
+        let job = match self.jobs.get(&unit.job) {
+            Some(job) => job,
+            None => {
+                let answer = self.session.ask(Request::Job { job: unit.job }).await;
+                let Ok(Response::Job { job: sealed }) = answer else { return Err(None) };
+                let job = Job::open(sealed, self.project)?;
+                if job.cid != unit.job {
+                    return Err(Some(JobError::Other));
+                }
+                self.jobs.insert(job)
+            }
+        };
+        let unit_cid = unit_cid(&lease.unit);
+        Ok(Replica { id: lease.replica, unit: job.unit(&lease.unit)?, unit_cid, job })
+    }
+
+    /// Brings inputs and program of a replica here.
+    pub(crate) async fn fetch_inputs(&self, replica: Replica, cancel: CancellationToken) {
+        let prepared = tokio::select! {
+            () = cancel.cancelled() => None,
+            prepared = self.bench.prepare(&replica) => Some(prepared),
+        };
+        let id = replica.id;
+        let event = match prepared {
+            None => self.abort(id).await,
+            Some(Ok(())) => Event::InputsReady { replica: id },
+            Some(Err(error)) => {
+                tracing::warn!(replica = %id, error = chain(&error), "replica cannot start");
+                self.finish(id, self.bench.failed(&replica, &error)).await
+            }
+        };
+        self.tell(Message::Ended { replica: id, event }).await;
+    }
+
+    /// Runs a replica to its result.
+    pub(crate) async fn run(&self, replica: Replica, cancel: CancellationToken) {
+        let id = replica.id;
+        let event = match self.bench.run(&replica, &cancel).await {
+            Some(result) => self.finish(id, result).await,
+            None => self.abort(id).await,
+        };
+        self.tell(Message::Ended { replica: id, event }).await;
+    }
+
+    async fn finish(&self, replica: ReplicaId, result: ResultRow) -> Event {
+        match self.at_desk(move |desk| desk.finished(replica, &result)).await {
+            Ok(()) => Event::Finished { replica },
+            // What cannot be made durable is not promised to anybody.
+            Err(_) => Event::Aborted { replica },
+        }
+    }
+
+    /// A replica was stopped. If the node is stopping, its lease stays for the next start.
+    async fn abort(&self, replica: ReplicaId) -> Event {
+        if !self.worker_is_stopping() {
+            self.drop_lease(replica).await;
+        }
+        Event::Aborted { replica }
+    }
+
+    /// Forgets a lease that is not worked on any more.
+    pub(crate) async fn drop_lease(&self, replica: ReplicaId) {
+        let _ = self.at_desk(move |desk| desk.dropped(replica)).await;
+    }
+
+    /// Reports results that are on the desk.
+    pub(crate) async fn report(&self, replicas: Vec<ReplicaId>) {
+        let read = self.at_desk(move |desk| {
+            let mut rows = Vec::with_capacity(replicas.len());
+            for replica in replicas {
+                if let Some(row) = desk.result(replica)? {
+                    rows.push((replica, row));
+                }
+            }
+            Ok(rows)
+        });
+        let event = match read.await {
+            Ok(rows) => self.send_report(rows).await,
+            Err(_) => None,
+        };
+        self.tell(Message::Event(event.unwrap_or(Event::ReportFailed))).await;
+    }
+
+    async fn send_report(&self, rows: Vec<(ReplicaId, ResultRow)>) -> Option<Event> {
+        let results = rows.iter().map(|(_, row)| Report {
+            result: row.sealed.clone(),
+            log_tail: row.log_tail.clone(),
+        });
+        let answer = self.session.ask(Request::Report { results: results.collect() }).await;
+        let Ok(Response::Reported { verdicts }) = answer else { return None };
+        if verdicts.len() != rows.len() {
+            return None;
+        }
+        let (mut kept, mut refused) = (Vec::new(), Vec::new());
+        for ((replica, row), verdict) in rows.into_iter().zip(verdicts) {
+            match verdict {
+                Verdict::Stored if row.output.is_some() => {
+                    kept.push((replica, KeptRow { output: row.output }));
+                }
+                Verdict::Stored => refused.push(replica),
+                Verdict::TooLate | Verdict::NotYours | Verdict::NotRight => {
+                    tracing::info!(%replica, ?verdict, "result not wanted");
+                    refused.push(replica);
+                }
+            }
+        }
+        let stored = kept.iter().map(|(replica, _)| *replica).collect();
+        self.at_desk(move |desk| desk.reported(&kept)).await.ok()?;
+        Some(Event::Reported { stored, refused })
+    }
+
+    /// Tells the coordinator what is here, and learns what is not needed.
+    pub(crate) async fn heartbeat(&self, running: Vec<ReplicaId>, kept: Vec<ReplicaId>) {
+        let event = match self.session.ask(Request::Heartbeat { running, kept }).await {
+            Ok(Response::Heartbeat { abandon, forget }) => {
+                Event::HeartbeatAnswered { abandon, forget }
+            }
+            Ok(_) | Err(NoAnswer) => Event::HeartbeatFailed,
+        };
+        self.tell(Message::Event(event)).await;
+    }
+
+    /// Forgets a replica and, unless another one gave the same, its output.
+    pub(crate) async fn forget(&self, replica: ReplicaId) {
+        let forgotten = self.at_desk(move |desk| {
+            let output = desk.forget(replica)?;
+            Ok(match output {
+                Some(output) if !desk.needs(&output)? => Some(output),
+                _ => None,
+            })
+        });
+        if let Ok(Some(output)) = forgotten.await
+            && let Err(error) = self.bench.peer.forget(output).await
+        {
+            tracing::warn!(%output, %error, "output not removed");
+        }
+    }
+
+    /// Datasets that are here whole, so that work on them is preferred.
+    async fn cached(&self) -> Vec<Cid> {
+        let store = self.bench.peer.store().clone();
+        let datasets = tokio::task::spawn_blocking(move || store.datasets()).await;
+        let datasets = datasets.ok().and_then(Result::ok).unwrap_or_default();
+        let whole = datasets.into_iter().filter(|d| d.complete && d.kind != Kind::Output);
+        whole.map(|dataset| dataset.root).take(CACHED_ROOTS_MAX).collect()
+    }
+
+    fn worker_is_stopping(&self) -> bool {
+        self.bench.stopping.is_cancelled()
+    }
+
+    async fn at_desk<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Desk) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let desk = self.desk.clone();
+        let done = tokio::task::spawn_blocking(move || act(&desk)).await;
+        done.expect("the desk does not panic")
+            .inspect_err(|error| tracing::error!(error = chain(error), "the store failed"))
+    }
+
+    async fn tell(&self, message: Message) {
+        // The worker is gone only while the node stops.
+        let _ = self.worker.send(message).await;
+    }
+}
+
+/// A lease as the agent knows it.
+pub(crate) fn agent_lease(replica: &Replica, expires_at: dockercomp_protocol::Timestamp) -> Lease {
+    Lease { replica: replica.id, need: Capacity::of(&replica.job.spec.limits), expires_at }
+}
+
+fn located(hint: Hint) -> Vec<Located> {
+    let peers = hint.peers.into_iter().map(|peer| Located {
+        peer: peer.peer,
+        addresses: peer.addresses.iter().filter_map(|address| address.parse().ok()).collect(),
+    });
+    peers.collect()
+}
+
+const fn wire_leases_max() -> u32 {
+    dockercomp_protocol::limits::LEASES_MAX as u32
+}

@@ -1,0 +1,10 @@
+//! The store through its public face: real directories, real RocksDB, real crashes.
+
+mod add;
+mod crash;
+mod datasets;
+mod fetch;
+mod journal;
+mod quota;
+mod rot;
+mod support;

@@ -1,0 +1,43 @@
+//! The words of dockerComp: everything that two processes, or two people, must agree on.
+//!
+//! | Module | What it says |
+//! |---|---|
+//! | [`content`], [`codec`] | content identifiers and canonical DAG-CBOR |
+//! | [`manifest`] | datasets: files, chunks, pages |
+//! | [`job`] | the job file people write, and the specification owners sign |
+//! | [`unit`] | how a job becomes work units, lazily |
+//! | [`execution`] | limits, exits, usage |
+//! | [`envelope`], [`statement`] | signed statements: charters, results, receipts |
+//! | [`receipt`] | the offline check of a receipt |
+//! | [`wire`] | messages between nodes and coordinators |
+//! | [`link`] | the join link |
+//! | [`limits`] | every bound, with unit and reason |
+//!
+//! # What is not here
+//!
+//! - No socket, disk, clock or randomness: bytes in, values out.
+//! - No decisions: who gets work and which result counts is the coordinator core's.
+//!
+//! # Invariants
+//!
+//! - Whatever is hashed or signed has exactly one encoding; [`codec::decode`] refuses all others.
+//! - Whatever a peer can send is bounded before it is allocated.
+
+pub mod codec;
+pub mod content;
+pub mod envelope;
+pub mod execution;
+pub mod ids;
+pub mod job;
+pub mod limits;
+pub mod link;
+pub mod manifest;
+pub mod receipt;
+pub mod statement;
+pub mod time;
+pub mod unit;
+pub mod wire;
+
+pub use cid::Cid;
+pub use ids::{NodeId, ReplicaId};
+pub use time::Timestamp;

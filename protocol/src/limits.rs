@@ -1,0 +1,71 @@
+//! Every bound, with its unit and its reason.
+//!
+//! Whatever a peer or a file can say is checked against one of these before memory is
+//! given to it.
+
+/// Default size of a chunk in bytes: large enough that hashing and bookkeeping cost little,
+/// small enough that a lie wastes little.
+pub const CHUNK_BYTES_DEFAULT: u32 = 1 << 20;
+/// Smallest chunk size that can be chosen, in bytes.
+pub const CHUNK_BYTES_MIN: u32 = 256 << 10;
+/// Largest chunk size that can be chosen, in bytes.
+pub const CHUNK_BYTES_MAX: u32 = 4 << 20;
+/// Largest block of DAG-CBOR (manifest node, job, work unit), in bytes.
+pub const BLOCK_BYTES_MAX: usize = 1 << 20;
+/// File entries in one manifest page: a page of the longest paths stays under
+/// [`BLOCK_BYTES_MAX`].
+pub const PAGE_FILES_MAX: usize = 512;
+/// Chunk links in one file entry before they move to pages of their own.
+pub const INLINE_CHUNKS_MAX: usize = 16;
+/// Chunk links in one chunk page: 41 bytes each, so a page stays under half a MiB.
+pub const PAGE_CHUNKS_MAX: usize = 8192;
+/// Pages in a dataset root: 41 bytes each, so the root stays under [`BLOCK_BYTES_MAX`];
+/// 20,000 pages hold ten million files.
+pub const ROOT_PAGES_MAX: usize = 20_000;
+/// Chunk pages of one file: at 1 MiB chunks this is 32 TiB.
+pub const FILE_PAGES_MAX: usize = 4096;
+/// Longest relative path of a file, in bytes.
+pub const PATH_BYTES_MAX: usize = 1024;
+/// Files up to this size are kept in the database instead of a file of their own, in bytes.
+pub const INLINE_FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// Longest job file, in bytes.
+pub const JOB_FILE_BYTES_MAX: usize = 256 << 10;
+/// Longest name of a job, in bytes.
+pub const NAME_BYTES_MAX: usize = 100;
+/// Arguments of a program.
+pub const ARGS_MAX: usize = 256;
+/// Longest argument after substitution, in bytes.
+pub const ARG_BYTES_MAX: usize = 4096;
+/// Parameters of a sweep.
+pub const SWEEP_PARAMETERS_MAX: usize = 16;
+/// Listed values of one sweep parameter.
+pub const SWEEP_VALUES_MAX: usize = 10_000;
+/// Work units of one job.
+pub const JOB_UNITS_MAX: u64 = 100_000_000;
+/// Replicas of one work unit in all (BOINC: `MAX_WU_RESULTS`).
+pub const UNIT_REPLICAS_MAX: u32 = 100;
+
+/// Longest message between a node and a coordinator, in bytes.
+pub const WORK_MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Leases asked for or given in one message.
+pub const LEASES_MAX: usize = 256;
+/// Results reported in one message.
+pub const REPORTS_MAX: usize = 256;
+/// Replicas named in one heartbeat.
+pub const HEARTBEAT_REPLICAS_MAX: usize = 4096;
+/// Dataset roots a node names as cached.
+pub const CACHED_ROOTS_MAX: usize = 1024;
+/// Providers hinted for one dataset.
+pub const HINT_PEERS_MAX: usize = 8;
+/// Addresses hinted for one provider.
+pub const HINT_ADDRESSES_MAX: usize = 8;
+/// Longest tail of a program's output that travels with a result, in bytes.
+pub const LOG_TAIL_BYTES_MAX: usize = 4096;
+/// Longest description of a node's software, in bytes.
+pub const AGENT_BYTES_MAX: usize = 128;
+/// Longest signed announcement on gossipsub, in bytes.
+pub const ANNOUNCEMENT_BYTES_MAX: usize = 4096;
+/// Largest signed envelope, in bytes: a receipt holds the job, the work unit and a result
+/// of every replica.
+pub const ENVELOPE_BYTES_MAX: usize = 4 << 20;

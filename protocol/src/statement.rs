@@ -1,0 +1,264 @@
+//! What is signed, and by whom.
+//!
+//! | Statement | Signed by | Says |
+//! |---|---|---|
+//! | [`Charter`] | the project's owner | this coordinator speaks for the project |
+//! | [`JobSpec`](crate::job::JobSpec) | the project's owner | run this |
+//! | [`ResultStatement`] | a node | my replica of this work unit gave this output |
+//! | [`Announcement`] | the coordinator | the project has work |
+//! | [`Receipt`](crate::receipt::Receipt) | the coordinator | this output is canonical, and why |
+
+use cid::Cid;
+use serde::{Deserialize, Serialize};
+
+use crate::envelope::{self, OpenError, Statement};
+use crate::execution::{ExecutorKind, Exit, Usage};
+use crate::ids::{NodeId, ProjectId, ReplicaId};
+use crate::time::Timestamp;
+
+/// Names the coordinator of a project. A node trusts a coordinator only with a charter that
+/// the project's own key has signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Charter {
+    /// Version of the format, 1.
+    pub v: u8,
+    /// The project.
+    pub project: ProjectId,
+    /// What people call it.
+    pub name: String,
+    /// Who coordinates it.
+    pub coordinator: NodeId,
+}
+
+impl Statement for Charter {
+    const DOMAIN: &'static str = "dockercomp/charter/1";
+}
+
+/// Why a charter does not make somebody a project's coordinator.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CharterError {
+    /// The envelope is not right.
+    #[error("the charter cannot be opened")]
+    Open(#[from] OpenError),
+    /// Right, but of another project, or not signed by the project's key.
+    #[error("the charter is not of project {project}, or not signed by its key")]
+    Project {
+        /// The project that was expected.
+        project: ProjectId,
+    },
+    /// Right, but it names another coordinator.
+    #[error("the charter names {named} as coordinator, not {asked}")]
+    Coordinator {
+        /// Whom it names.
+        named: NodeId,
+        /// Who claims to be it.
+        asked: NodeId,
+    },
+}
+
+impl Charter {
+    /// Opens a charter and checks that it makes `coordinator` the coordinator of `project`.
+    ///
+    /// # Errors
+    /// See [`CharterError`].
+    pub fn open_for(
+        bytes: &[u8],
+        project: ProjectId,
+        coordinator: NodeId,
+    ) -> Result<Self, CharterError> {
+        let opened = envelope::open::<Self>(bytes)?;
+        let charter = opened.statement;
+        if opened.signer != project || charter.project != project {
+            return Err(CharterError::Project { project });
+        }
+        if charter.coordinator != coordinator {
+            let named = charter.coordinator;
+            return Err(CharterError::Coordinator { named, asked: coordinator });
+        }
+        Ok(charter)
+    }
+}
+
+/// The result of one replica. It names work unit, replica and node, so it can neither be
+/// replayed for another nor claimed by another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResultStatement {
+    /// Version of the format, 1.
+    pub v: u8,
+    /// The job.
+    pub job: Cid,
+    /// The work unit.
+    pub unit: Cid,
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Who ran it; must be the signer.
+    pub node: NodeId,
+    /// What ran it.
+    pub executor: ExecutorKind,
+    /// How the program ended.
+    pub exit: Exit,
+    /// The root of what it left in `/output`, if it ended with success.
+    pub output: Option<Cid>,
+    /// What it used.
+    pub usage: Usage,
+}
+
+impl Statement for ResultStatement {
+    const DOMAIN: &'static str = "dockercomp/result/1";
+}
+
+/// Why a result was refused before it could reach the coordinator's decisions.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResultError {
+    /// The envelope is not right.
+    #[error("the result cannot be opened")]
+    Open(#[from] OpenError),
+    /// A format that this version does not know.
+    #[error("the result has version {found}, this program reads version 1")]
+    Version {
+        /// What it says.
+        found: u8,
+    },
+    /// Somebody signed for somebody else.
+    #[error("the result of node {node} is signed by {signer}")]
+    Stolen {
+        /// Who is said to have run it.
+        node: NodeId,
+        /// Who signed.
+        signer: NodeId,
+    },
+    /// Success without output, or output without success.
+    #[error("the result's exit and output contradict each other")]
+    Inconsistent,
+}
+
+impl ResultStatement {
+    /// Opens a result, checks that its node signed it and that it does not contradict itself.
+    ///
+    /// # Errors
+    /// See [`ResultError`].
+    pub fn open(bytes: &[u8]) -> Result<Self, ResultError> {
+        let opened = envelope::open::<Self>(bytes)?;
+        let result = opened.statement;
+        if result.v != 1 {
+            return Err(ResultError::Version { found: result.v });
+        }
+        if opened.signer != result.node {
+            return Err(ResultError::Stolen { node: result.node, signer: opened.signer });
+        }
+        if result.exit.is_success() != result.output.is_some() {
+            return Err(ResultError::Inconsistent);
+        }
+        Ok(result)
+    }
+}
+
+/// "Work is there": told to all nodes by gossipsub, so that they need not poll.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Announcement {
+    /// Version of the format, 1.
+    pub v: u8,
+    /// The project that has work.
+    pub project: ProjectId,
+    /// The charter that entitles the signer to say so.
+    #[serde(with = "serde_bytes")]
+    pub charter: Vec<u8>,
+    /// When it was said.
+    pub issued_at: Timestamp,
+    /// When it stops being news.
+    pub expires_at: Timestamp,
+}
+
+impl Statement for Announcement {
+    const DOMAIN: &'static str = "dockercomp/announcement/1";
+}
+
+impl Announcement {
+    /// The gossip topic of all projects' announcements.
+    pub const TOPIC: &str = "/dockercomp/announce/1";
+
+    /// Opens an announcement and checks that the coordinator of the project it names made it.
+    #[must_use]
+    pub fn open(bytes: &[u8]) -> Option<Self> {
+        let opened = envelope::open::<Self>(bytes).ok()?;
+        let announcement = opened.statement;
+        let project = announcement.project;
+        let entitled = announcement.v == 1
+            && Charter::open_for(&announcement.charter, project, opened.signer).is_ok();
+        entitled.then_some(announcement)
+    }
+}
+
+/// The Kademlia key under which a project's coordinator announces itself.
+#[must_use]
+pub fn project_key(project: &ProjectId) -> Vec<u8> {
+    [b"/dockercomp/project/1/".as_slice(), &project.to_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p_identity::Keypair;
+
+    use super::*;
+    use crate::content::{block_cid, chunk_cid};
+
+    fn key(seed: u8) -> Keypair {
+        Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes are an ed25519 seed")
+    }
+
+    fn result(node: &Keypair) -> ResultStatement {
+        ResultStatement {
+            v: 1,
+            job: block_cid(b"job"),
+            unit: block_cid(b"unit"),
+            replica: ReplicaId(9),
+            node: node.public().to_peer_id(),
+            executor: ExecutorKind::Docker,
+            exit: Exit::Code { code: 0 },
+            output: Some(block_cid(b"output")),
+            usage: Usage { cpu_ms: 10, wall_ms: 12, memory_peak_bytes: 4096, fuel: 0 },
+        }
+    }
+
+    #[test]
+    fn signed_result_is_golden() {
+        insta::assert_snapshot!(hex::encode(envelope::seal(&key(1), &result(&key(1)))), @"0a24080112208a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c12162f646f636b6572636f6d702f6461672d63626f722f311a9a02a9617601636a6f62d82a58250001711e2063a2265e5c677a2d89fceda7adffcf95a8597d0927d2c1a27c00d89af997f9e66465786974a164636f6465a164636f646500646e6f646558260024080112208a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c64756e6974d82a58250001711e206216b71f2f00c6068c2c8ba82898fdaf4e70eb8d15119b27e0e24c0143d5d2bf657573616765a4646675656c00666370755f6d730a6777616c6c5f6d730c716d656d6f72795f7065616b5f6279746573191000666f7574707574d82a58250001711e2096e754fa8b2ab9d1f3f8f2d2bb4ec79a18016b212cf44f8fd2f7441e6e97a48b677265706c69636109686578656375746f7266646f636b65722a40e61eb543380f7193ebf27b5e93cf71fa602350559f6b3c32140c429648574cd023ec2cfa917b499537706e3fe7cb76121bac8865fd7cb58751693f1b4019ec0c");
+    }
+
+    #[test]
+    fn a_stolen_result_is_refused() {
+        let stolen = envelope::seal(&key(2), &result(&key(1)));
+        assert!(matches!(ResultStatement::open(&stolen), Err(ResultError::Stolen { .. })));
+    }
+
+    #[test]
+    fn success_without_output_is_refused() {
+        let mut claim = result(&key(1));
+        claim.output = None;
+        let sealed = envelope::seal(&key(1), &claim);
+        assert!(matches!(ResultStatement::open(&sealed), Err(ResultError::Inconsistent)));
+        let mut failed = result(&key(1));
+        failed.exit = Exit::TimedOut;
+        failed.output = Some(chunk_cid(b"x"));
+        let sealed = envelope::seal(&key(1), &failed);
+        assert!(matches!(ResultStatement::open(&sealed), Err(ResultError::Inconsistent)));
+    }
+
+    #[test]
+    fn only_the_project_can_charter() {
+        let (owner, coordinator, stranger) = (key(1), key(2), key(3));
+        let [project, named, other] =
+            [&owner, &coordinator, &stranger].map(|key| key.public().to_peer_id());
+        let charter = Charter { v: 1, project, name: "p".into(), coordinator: named };
+        let right = envelope::seal(&owner, &charter);
+        assert!(Charter::open_for(&right, project, named).is_ok());
+        assert!(Charter::open_for(&right, project, other).is_err());
+        assert!(Charter::open_for(&right, other, named).is_err());
+        assert!(Charter::open_for(&envelope::seal(&stranger, &charter), project, named).is_err());
+    }
+}

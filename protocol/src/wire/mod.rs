@@ -1,0 +1,4 @@
+//! Messages between processes.
+
+pub mod chunk;
+pub mod work;

@@ -1,0 +1,352 @@
+//! `/dockercomp/work/1`: a node asks, its coordinator answers.
+//!
+//! Pull-based: a node behind NAT works, a slow node is never flooded, and an outage of the
+//! coordinator costs nothing but time. Every request may be sent again: registering is
+//! idempotent, a lease that was lost runs out, a result is known by its replica.
+//!
+//! A message is canonical DAG-CBOR behind a four-byte length, at most
+//! [`WORK_MESSAGE_BYTES_MAX`] bytes.
+
+use cid::Cid;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, DecodeError};
+use crate::execution::ExecutorKind;
+use crate::ids::ReplicaId;
+use crate::limits::{
+    AGENT_BYTES_MAX, CACHED_ROOTS_MAX, HEARTBEAT_REPLICAS_MAX, HINT_ADDRESSES_MAX, HINT_PEERS_MAX,
+    LEASES_MAX, LOG_TAIL_BYTES_MAX, REPORTS_MAX, WORK_MESSAGE_BYTES_MAX,
+};
+
+/// The stream protocol's name; its number is the version of all messages here.
+pub const PROTOCOL: &str = "/dockercomp/work/1";
+
+/// What a node asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// "I am here": sent first on every stream.
+    Register(Register),
+    /// "I have room."
+    Work(WorkRequest),
+    /// "What is this job?"
+    Job {
+        /// Its id.
+        job: Cid,
+    },
+    /// "I am done with these."
+    Report {
+        /// One for each replica, at most [`REPORTS_MAX`].
+        results: Vec<Report>,
+    },
+    /// "I still have these."
+    Heartbeat {
+        /// Replicas that are waiting or running, at most [`HEARTBEAT_REPLICAS_MAX`].
+        running: Vec<ReplicaId>,
+        /// Reported replicas whose outputs are kept, at most [`HEARTBEAT_REPLICAS_MAX`].
+        kept: Vec<ReplicaId>,
+    },
+}
+
+/// What a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Register {
+    /// Software name and version.
+    pub agent: String,
+    /// Executors that are ready.
+    pub executors: Vec<ExecutorKind>,
+    /// Everything it offers.
+    pub offer: Capacity,
+    /// Addresses at which other nodes can fetch chunks from it.
+    pub addresses: Vec<String>,
+}
+
+/// CPU and memory, offered or free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capacity {
+    /// Thousandths of a core.
+    pub cpu_millis: u32,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// Bytes of disk for inputs and outputs.
+    pub disk_bytes: u64,
+}
+
+impl Capacity {
+    /// Whether `need` fits.
+    #[must_use]
+    pub const fn holds(&self, need: &Self) -> bool {
+        self.cpu_millis >= need.cpu_millis
+            && self.memory_bytes >= need.memory_bytes
+            && self.disk_bytes >= need.disk_bytes
+    }
+
+    /// What is left when `used` is taken, never below zero.
+    #[must_use]
+    pub const fn minus(&self, used: &Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.saturating_sub(used.cpu_millis),
+            memory_bytes: self.memory_bytes.saturating_sub(used.memory_bytes),
+            disk_bytes: self.disk_bytes.saturating_sub(used.disk_bytes),
+        }
+    }
+
+    /// What a replica under these limits takes.
+    #[must_use]
+    pub const fn of(limits: &crate::execution::Limits) -> Self {
+        Self {
+            cpu_millis: limits.cpu_millis,
+            memory_bytes: limits.memory_bytes,
+            disk_bytes: limits.output_bytes,
+        }
+    }
+}
+
+/// A request for leases.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkRequest {
+    /// What is free now.
+    pub free: Capacity,
+    /// Leases wanted at most, up to [`LEASES_MAX`].
+    pub leases_max: u32,
+    /// Executors that are ready.
+    pub executors: Vec<ExecutorKind>,
+    /// Datasets that are held whole, at most [`CACHED_ROOTS_MAX`].
+    pub cached: Vec<Cid>,
+}
+
+/// One finished replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// The sealed [`ResultStatement`](crate::statement::ResultStatement).
+    #[serde(with = "serde_bytes")]
+    pub result: Vec<u8>,
+    /// The end of what the program printed, for people.
+    pub log_tail: String,
+}
+
+/// What a coordinator answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Response {
+    /// To [`Request::Register`].
+    Welcome {
+        /// The project's signed charter.
+        #[serde(with = "serde_bytes")]
+        charter: Vec<u8>,
+        /// Time between heartbeats, in milliseconds.
+        heartbeat_ms: u64,
+    },
+    /// To [`Request::Work`].
+    Work(Assignment),
+    /// To [`Request::Job`]: the owner's signed job.
+    Job {
+        /// The sealed [`JobSpec`](crate::job::JobSpec).
+        #[serde(with = "serde_bytes")]
+        job: Vec<u8>,
+    },
+    /// To [`Request::Report`]: one verdict for each result, in order.
+    Reported {
+        /// What became of each.
+        verdicts: Vec<Verdict>,
+    },
+    /// To [`Request::Heartbeat`].
+    Heartbeat {
+        /// Replicas whose results are not needed any more.
+        abandon: Vec<ReplicaId>,
+        /// Replicas whose outputs may be forgotten.
+        forget: Vec<ReplicaId>,
+    },
+    /// To anything that cannot be answered.
+    Refused(Refusal),
+}
+
+/// Leases, and what is needed to start on them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Assignment {
+    /// The leases, at most [`LEASES_MAX`].
+    pub leases: Vec<Lease>,
+    /// Who holds the datasets that the leases need.
+    pub hints: Vec<Hint>,
+    /// When to ask again if there was too little, in milliseconds.
+    pub retry_ms: u64,
+}
+
+/// The right to work on one replica until its deadline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// The work unit's description, DAG-CBOR of a [`WorkUnit`](crate::unit::WorkUnit).
+    #[serde(with = "serde_bytes")]
+    pub unit: Vec<u8>,
+    /// Time left until the deadline, in milliseconds: clocks need not agree.
+    pub expires_in_ms: u64,
+}
+
+/// Who holds a dataset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hint {
+    /// The dataset's root.
+    pub root: Cid,
+    /// Nodes that hold it or parts of it, at most [`HINT_PEERS_MAX`].
+    pub peers: Vec<HintPeer>,
+}
+
+/// A node and where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HintPeer {
+    /// Its id.
+    pub peer: crate::ids::NodeId,
+    /// Its addresses, at most [`HINT_ADDRESSES_MAX`].
+    pub addresses: Vec<String>,
+}
+
+/// What became of a reported result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is stored, now or by an earlier report. It need not be sent again.
+    Stored,
+    /// It came after its lease had run out or its work unit was decided. Not needed.
+    TooLate,
+    /// The replica is not this node's, or not known.
+    NotYours,
+    /// The signature or its content is not right.
+    NotRight,
+}
+
+/// Why a request was not answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Refusal {
+    /// [`Request::Register`] must come first.
+    RegisterFirst,
+    /// It breaks a bound or cannot be read.
+    Malformed,
+    /// The job is not known.
+    UnknownJob,
+    /// The coordinator is shutting down or overloaded.
+    Busy {
+        /// When to try again, in milliseconds.
+        retry_ms: u64,
+    },
+}
+
+impl Request {
+    /// Decodes a request and checks its bounds.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let request: Self = codec::decode_within(bytes, WORK_MESSAGE_BYTES_MAX)?;
+        let fits = match &request {
+            Self::Register(register) => {
+                register.agent.len() <= AGENT_BYTES_MAX
+                    && register.executors.len() <= 2
+                    && register.addresses.len() <= HINT_ADDRESSES_MAX
+                    && register.addresses.iter().all(|address| address.len() <= 256)
+            }
+            Self::Work(work) => {
+                work.leases_max as usize <= LEASES_MAX
+                    && work.executors.len() <= 2
+                    && work.cached.len() <= CACHED_ROOTS_MAX
+            }
+            Self::Job { .. } => true,
+            Self::Report { results } => {
+                results.len() <= REPORTS_MAX
+                    && results.iter().all(|report| report.log_tail.len() <= LOG_TAIL_BYTES_MAX)
+            }
+            Self::Heartbeat { running, kept } => {
+                running.len() <= HEARTBEAT_REPLICAS_MAX && kept.len() <= HEARTBEAT_REPLICAS_MAX
+            }
+        };
+        if fits { Ok(request) } else { Err(out_of_bounds()) }
+    }
+}
+
+impl Response {
+    /// Decodes an answer and checks its bounds.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let response: Self = codec::decode_within(bytes, WORK_MESSAGE_BYTES_MAX)?;
+        let fits = match &response {
+            Self::Work(assignment) => {
+                assignment.leases.len() <= LEASES_MAX
+                    && assignment.hints.len() <= 3 * LEASES_MAX
+                    && assignment.hints.iter().all(|hint| {
+                        hint.peers.len() <= HINT_PEERS_MAX
+                            && hint
+                                .peers
+                                .iter()
+                                .all(|peer| peer.addresses.len() <= HINT_ADDRESSES_MAX)
+                    })
+            }
+            Self::Reported { verdicts } => verdicts.len() <= REPORTS_MAX,
+            Self::Heartbeat { abandon, forget } => {
+                abandon.len() <= HEARTBEAT_REPLICAS_MAX && forget.len() <= HEARTBEAT_REPLICAS_MAX
+            }
+            Self::Welcome { .. } | Self::Job { .. } | Self::Refused(_) => true,
+        };
+        if fits { Ok(response) } else { Err(out_of_bounds()) }
+    }
+}
+
+fn out_of_bounds() -> DecodeError {
+    DecodeError::Malformed { reason: "a list is longer than its bound".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::block_cid;
+
+    #[test]
+    fn messages_are_golden() {
+        let request = Request::Work(WorkRequest {
+            free: Capacity { cpu_millis: 2000, memory_bytes: 1 << 30, disk_bytes: 1 << 33 },
+            leases_max: 4,
+            executors: vec![ExecutorKind::Docker],
+            cached: vec![block_cid(b"root")],
+        });
+        insta::assert_snapshot!(hex::encode(codec::encode(&request)), @"a164776f726ba46466726565a36a6370755f6d696c6c69731907d06a6469736b5f62797465731b00000002000000006c6d656d6f72795f62797465731a400000006663616368656481d82a58250001711e2092a2b787a06d7272df43eaf87acc3b9c1d315d79d599d61c285983483e431998696578656375746f72738166646f636b65726a6c65617365735f6d617804");
+        let response = Response::Work(Assignment {
+            leases: vec![Lease {
+                replica: ReplicaId(3),
+                unit: vec![1, 2, 3],
+                expires_in_ms: 60_000,
+            }],
+            hints: vec![],
+            retry_ms: 1000,
+        });
+        insta::assert_snapshot!(hex::encode(codec::encode(&response)), @"a164776f726ba36568696e747380666c656173657381a364756e697443010203677265706c696361036d657870697265735f696e5f6d7319ea606872657472795f6d731903e8");
+    }
+
+    #[test]
+    fn long_lists_are_refused() {
+        let running = vec![ReplicaId(1); HEARTBEAT_REPLICAS_MAX + 1];
+        let bytes = codec::encode(&Request::Heartbeat { running, kept: vec![] });
+        assert!(Request::decode(&bytes).is_err());
+        let running = vec![ReplicaId(1); HEARTBEAT_REPLICAS_MAX];
+        let bytes = codec::encode(&Request::Heartbeat { running, kept: vec![] });
+        assert!(Request::decode(&bytes).is_ok());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn decoding_never_panics(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..256)) {
+            let _ = Request::decode(&bytes);
+            let _ = Response::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The safety checkers: a second set of books, kept from what becomes durable and visible.
+//!
+//! The books never ask the core what it thinks. They see each batch that becomes durable, each
+//! answer that leaves, and, being of this world, what every host really computed; they compare
+//! that with what the owner signed.
+//!
+//! # What is checked, and when
+//!
+//! | When | What |
+//! |---|---|
+//! | a lease becomes durable | its number is new; its host has no other replica of the unit |
+//! | a lease is granted | it is durable, as this host's |
+//! | a report is acknowledged | it is durable |
+//! | a unit is accepted | once; with its receipt; enough equal results, by different nodes, each really computed; not wrong unless enough hosts collude |
+//! | an output is said to be safe | it is there |
+//! | the coordinator restarts | whatever was acknowledged is known |
+//!
+//! # Bounds
+//!
+//! Everything is remembered for the whole run, some 300 bytes a replica: a run of ten million
+//! replicas needs 3 GB for its books.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dockercomp_coordinator_core::Record;
+use dockercomp_protocol::statement::ResultStatement;
+use dockercomp_protocol::{Cid, ReplicaId, codec};
+
+use crate::behaviour::{Behaviour, Product, honest_output};
+use crate::coordinator::Receipt;
+use crate::host::number_of;
+use crate::jobs::{Jobs, UnitId};
+use crate::violation::Violation;
+
+/// Violations after which a run stops: the rest follows from the first.
+pub(crate) const VIOLATIONS_MAX: usize = 16;
+
+/// What is known of a replica.
+#[derive(Clone, Debug)]
+struct Entry {
+    host: u32,
+    unit: UnitId,
+    /// What its host really computed.
+    product: Option<Product>,
+    is_reported: bool,
+    is_acknowledged: bool,
+}
+
+/// The books. See the module documentation.
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    behaviours: Vec<Behaviour>,
+    replicas: BTreeMap<ReplicaId, Entry>,
+    units: BTreeMap<UnitId, Vec<ReplicaId>>,
+    accepted: BTreeMap<UnitId, Cid>,
+    cancelled: BTreeSet<u32>,
+    violations: Vec<Violation>,
+    /// Wrong outputs that were accepted because enough hosts colluded.
+    pub(crate) wrong_accepted: u64,
+}
+
+impl Books {
+    /// Books about hosts that behave so.
+    pub(crate) fn new(behaviours: Vec<Behaviour>) -> Self {
+        Self { behaviours, ..Self::default() }
+    }
+
+    pub(crate) fn report(&mut self, violation: Violation) {
+        if self.violations.len() < VIOLATIONS_MAX {
+            self.violations.push(violation);
+        }
+    }
+
+    pub(crate) fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    pub(crate) fn into_violations(self) -> Vec<Violation> {
+        self.violations
+    }
+
+    /// A host computed something for a replica.
+    pub(crate) fn computed(&mut self, replica: ReplicaId, product: Product) {
+        if let Some(entry) = self.replicas.get_mut(&replica) {
+            entry.product = Some(product);
+        }
+    }
+
+    /// Other replicas of the unit that a replica is of, with their hosts: what a thief with
+    /// perfect knowledge would know.
+    pub(crate) fn siblings(&self, replica: ReplicaId) -> Vec<(ReplicaId, u32)> {
+        let Some(entry) = self.replicas.get(&replica) else { return Vec::new() };
+        let of_unit = self.units.get(&entry.unit).into_iter().flatten();
+        let others = of_unit.filter(|&&other| other != replica);
+        others.map(|other| (*other, self.replicas[other].host)).collect()
+    }
+
+    /// A batch became durable.
+    pub(crate) fn durable(
+        &mut self,
+        jobs: &Jobs,
+        vault: &BTreeSet<Cid>,
+        records: &[Record],
+        receipts: &[Receipt],
+    ) {
+        let mut n_accepted = 0;
+        for record in records {
+            match record {
+                Record::Leased { replica, job, index, node, .. } => {
+                    self.leased(*replica, number_of(node), jobs.unit(job, *index));
+                }
+                Record::Reported { replica, .. } => {
+                    if let Some(entry) = self.replicas.get_mut(replica) {
+                        entry.is_reported = true;
+                    }
+                }
+                Record::Accepted { job, index, output, .. } => {
+                    n_accepted += 1;
+                    let unit = jobs.unit(job, *index);
+                    self.accepted_once(unit, *output);
+                    match receipts.iter().find(|receipt| receipt.unit == unit) {
+                        Some(receipt) if receipt.output == *output => self.examine(jobs, receipt),
+                        Some(_) | None => self.no_receipt(unit),
+                    }
+                }
+                Record::JobCancelled { job, .. } => {
+                    self.cancelled.insert(jobs.unit(job, 0).job);
+                }
+                Record::OutputStored { job, index, .. } => {
+                    let unit = jobs.unit(job, *index);
+                    if !self.accepted.get(&unit).is_some_and(|output| vault.contains(output)) {
+                        let UnitId { job, index } = unit;
+                        self.report(Violation::OutputNotThere { job, index });
+                    }
+                }
+                Record::JobAdded { .. }
+                | Record::Ended { .. }
+                | Record::Inconclusive { .. }
+                | Record::Failed { .. } => {}
+            }
+        }
+        if n_accepted < receipts.len() {
+            self.no_receipt(receipts[0].unit);
+        }
+    }
+
+    fn no_receipt(&mut self, UnitId { job, index }: UnitId) {
+        self.report(Violation::NoReceipt { job, index });
+    }
+
+    fn leased(&mut self, replica: ReplicaId, host: u32, unit: UnitId) {
+        if self.replicas.contains_key(&replica) {
+            return self.report(Violation::LeasedTwice { replica });
+        }
+        let of_unit = self.units.entry(unit).or_default();
+        if of_unit.iter().any(|other| self.replicas[other].host == host) {
+            let UnitId { job, index } = unit;
+            let violation = Violation::TwoReplicas { host, job, index, replica };
+            self.violations.push(violation);
+        }
+        of_unit.push(replica);
+        let entry =
+            Entry { host, unit, product: None, is_reported: false, is_acknowledged: false };
+        self.replicas.insert(replica, entry);
+    }
+
+    fn accepted_once(&mut self, unit: UnitId, output: Cid) {
+        let UnitId { job, index } = unit;
+        if self.cancelled.contains(&job) {
+            self.report(Violation::AcceptedAfterCancel { job, index });
+        }
+        if let Some(first) = self.accepted.insert(unit, output) {
+            self.report(Violation::AcceptedTwice { job, index, first, second: output });
+        }
+    }
+
+    /// Asks of a receipt what somebody who trusts nobody would.
+    fn examine(&mut self, jobs: &Jobs, receipt: &Receipt) {
+        let UnitId { job, index } = receipt.unit;
+        let rules = &jobs.job(job).spec.validation;
+        let mut nodes = BTreeSet::new();
+        let mut agreeing = 0;
+        for bytes in &receipt.results {
+            let Ok(result) = codec::decode::<ResultStatement>(bytes) else {
+                return self.no_receipt(receipt.unit);
+            };
+            if !nodes.insert(result.node) {
+                self.report(Violation::VotedTwice { job, index });
+            }
+            let is_real = self.replicas.get(&result.replica).is_some_and(|entry| {
+                entry.host == number_of(&result.node)
+                    && entry.unit == receipt.unit
+                    && entry.product.as_ref().is_some_and(|product| product.output == result.output)
+            });
+            if !is_real {
+                let replica = result.replica;
+                self.report(Violation::ForgedVote { job, index, replica });
+            }
+            agreeing += u32::from(result.output == Some(receipt.output));
+        }
+        let successes = u32::try_from(receipt.results.len()).unwrap_or(u32::MAX);
+        let (agreement, min_quorum) = (rules.agreement(), rules.min_quorum);
+        if agreeing < agreement || successes < min_quorum {
+            self.report(Violation::TooFewVotes {
+                job,
+                index,
+                agreeing,
+                successes,
+                agreement,
+                min_quorum,
+            });
+        }
+        if receipt.output != honest_output(receipt.unit) {
+            self.accepted_wrong(receipt, agreement);
+        }
+    }
+
+    fn accepted_wrong(&mut self, receipt: &Receipt, agreement: u32) {
+        let UnitId { job, index } = receipt.unit;
+        let supports =
+            |&(host, behaviour): &(u32, &Behaviour)| {
+                behaviour.supports(receipt.unit, host, receipt.output)
+            };
+        let supporters = (0..).zip(&self.behaviours).filter(supports).count();
+        let supporters = u32::try_from(supporters).unwrap_or(u32::MAX);
+        if supporters < agreement {
+            self.report(Violation::WrongAccepted { job, index, supporters });
+        } else {
+            self.wrong_accepted += 1;
+        }
+    }
+
+    /// A host was granted a lease.
+    pub(crate) fn granted(&mut self, host: u32, replica: ReplicaId, unit: UnitId) {
+        let entry = self.replicas.get(&replica);
+        if !entry.is_some_and(|entry| entry.host == host && entry.unit == unit) {
+            self.report(Violation::GrantedBeforeDurable { host, replica });
+        }
+    }
+
+    /// A host was told that its result is stored.
+    pub(crate) fn acknowledged(&mut self, replica: ReplicaId) {
+        match self.replicas.get_mut(&replica) {
+            Some(entry) if entry.is_reported => entry.is_acknowledged = true,
+            Some(_) | None => self.report(Violation::AcknowledgedBeforeDurable { replica }),
+        }
+    }
+
+    /// Every result that a host was told is stored.
+    pub(crate) fn promises(&self) -> impl Iterator<Item = (ReplicaId, u32, UnitId, &Product)> {
+        self.replicas
+            .iter()
+            .filter(|(_, entry)| entry.is_acknowledged)
+            .filter_map(|(id, entry)| Some((*id, entry.host, entry.unit, entry.product.as_ref()?)))
+    }
+
+    /// Compares a job's figure with what was seen.
+    pub(crate) fn count(&mut self, job: u32, said: u64) {
+        let seen = self.accepted.keys().filter(|unit| unit.job == job).count() as u64;
+        if said != seen {
+            self.report(Violation::Miscounted { job, said, seen });
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! Placeholder while the library is written.
+fn main() {}

@@ -1,0 +1,224 @@
+//! What is simulated: hosts, jobs, network, faults, and how long patience lasts.
+//!
+//! A scenario is a plain value. Together with a seed it fixes a run bit for bit.
+//!
+//! ```text
+//! 0 ──────── faults ────────► faults_end ─────── no faults ───────► + patience
+//!                              reinforcements join; every job must end before
+//! ```
+//!
+//! Adversaries stay what they are after the faults stop; loss, duplication and crashes end,
+//! and whoever was down and has not departed comes back.
+
+use std::time::Duration;
+
+use dockercomp_coordinator_core::Config as CoreConfig;
+use dockercomp_protocol::execution::ExecutorKind;
+use dockercomp_protocol::job::Validation;
+
+use crate::behaviour::Behaviour;
+use crate::defect::Defect;
+use crate::random::Spread;
+
+/// Everything about a run but its seed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// The hosts, in groups that are alike.
+    pub crowds: Vec<Crowd>,
+    /// The jobs.
+    pub jobs: Vec<JobPlan>,
+    /// The way between hosts and coordinator.
+    pub network: Network,
+    /// The coordinator's machine.
+    pub coordinator: CoordinatorPlan,
+    /// When faults stop; earlier if every job has ended.
+    pub faults_end: Duration,
+    /// After the faults stopped, every job must end within this time; and after the jobs have
+    /// ended, every host must be rid of them within this time.
+    pub patience: Duration,
+    /// Honest hosts that join when faults stop. A node gets each unit once only, so faults can
+    /// use up all nodes for a unit; `max_total_results` new ones always suffice.
+    pub reinforcements: u32,
+    /// What becomes of the outputs on hosts that leave for ever.
+    pub departed_outputs: DepartedOutputs,
+    /// A deliberate defect, to see that it is found.
+    pub defect: Option<Defect>,
+}
+
+/// Hosts that are alike.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Crowd {
+    /// How many.
+    pub hosts: u32,
+    /// How they behave.
+    pub behaviour: Behaviour,
+    /// How fast each is, in percent of the speed that run times are given for.
+    pub speed: Spread,
+    /// Cores that each offers.
+    pub cores: Spread,
+    /// What they can run.
+    pub executors: Vec<ExecutorKind>,
+    /// How far each host's clock is ahead of the true time.
+    pub clock_ahead: Spread,
+    /// When each joins.
+    pub joins: Spread,
+    /// How they crash and return, if they do.
+    pub churn: Option<Churn>,
+}
+
+/// Crashing and returning.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Churn {
+    /// Time from a start to the next crash.
+    pub up: Spread,
+    /// Time from a crash to the return.
+    pub down: Spread,
+    /// Probability that a crash is the last one: the machine never returns. Means nothing for
+    /// the coordinator.
+    pub departs: f64,
+}
+
+/// The way between a host and the coordinator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Network {
+    /// One way, for each message; messages overtake each other.
+    pub latency: Spread,
+    /// Probability that a message is lost, while there are faults.
+    pub loss: f64,
+    /// Probability that a message arrives twice, while there are faults.
+    pub duplication: f64,
+    /// How long a host waits for an answer.
+    pub timeout: Duration,
+}
+
+/// The coordinator's machine and its shell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CoordinatorPlan {
+    /// The core's settings.
+    pub core: CoreConfig,
+    /// How long one synced batch takes.
+    pub sync: Spread,
+    /// Time between a node's heartbeats.
+    pub heartbeat: Duration,
+    /// When a node that got nothing asks again.
+    pub retry: Duration,
+    /// How long pulling an output takes.
+    pub pull: Spread,
+    /// How it crashes and returns, if it does.
+    pub churn: Option<Churn>,
+    /// After each so many batches the journal is replayed into a standby, and the live core
+    /// must equal it. 0 compares after crashes and at the end only.
+    pub compare_every: u32,
+}
+
+/// A job, as its owner plans it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobPlan {
+    /// Work units.
+    pub units: u64,
+    /// When results count.
+    pub validation: Validation,
+    /// Executors that can run it; not empty.
+    pub executors: Vec<ExecutorKind>,
+    /// Time to bring inputs to a host.
+    pub fetch: Spread,
+    /// Time that a unit runs at a speed of 100 percent.
+    pub run: Spread,
+    /// When it is submitted.
+    pub submit: Duration,
+    /// When it is cancelled, if it is.
+    pub cancel: Option<Duration>,
+}
+
+/// What becomes of the outputs on hosts that leave for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DepartedOutputs {
+    /// Somebody else serves them, as the exchange between peers is meant to see to.
+    Reachable,
+    /// They are gone. If all holders of a canonical output leave before it was pulled, the
+    /// job cannot end: the core makes no new replica of an accepted unit.
+    Lost,
+}
+
+impl Scenario {
+    /// A quiet world: `hosts` honest hosts and one job of `units` work units at quorum 2,
+    /// no faults. Where scenarios start from.
+    #[must_use]
+    pub fn calm(hosts: u32, units: u64) -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            crowds: vec![Crowd::honest(hosts)],
+            jobs: vec![JobPlan::new(units)],
+            network: Network {
+                latency: Spread::times(Duration::from_millis(10), Duration::from_millis(150)),
+                loss: 0.0,
+                duplication: 0.0,
+                timeout: seconds(30),
+            },
+            coordinator: CoordinatorPlan {
+                core: CoreConfig::default(),
+                sync: Spread::times(Duration::from_millis(1), Duration::from_millis(10)),
+                heartbeat: seconds(5),
+                retry: seconds(15),
+                pull: Spread::times(Duration::from_millis(50), seconds(2)),
+                churn: None,
+                compare_every: 0,
+            },
+            faults_end: Duration::ZERO,
+            patience: seconds(24 * 3600),
+            reinforcements: 0,
+            departed_outputs: DepartedOutputs::Reachable,
+            defect: None,
+        }
+    }
+
+    /// Hosts in all crowds.
+    #[must_use]
+    pub fn hosts(&self) -> u32 {
+        self.crowds.iter().map(|crowd| crowd.hosts).sum()
+    }
+}
+
+impl Crowd {
+    /// Honest hosts of four cores that are always on.
+    #[must_use]
+    pub fn honest(hosts: u32) -> Self {
+        Self {
+            hosts,
+            behaviour: Behaviour::Honest,
+            // Quantiles (0, 10, .., 100 %) of GFLOPS of 3.5 million hosts of SETI@home in 2016,
+            // relative to the median of 3.36; the tail above 90 % is cut at p99.
+            speed: Spread::Quantiles(vec![20, 34, 46, 60, 78, 100, 130, 164, 240, 402, 997]),
+            cores: Spread::Fixed(4),
+            executors: vec![ExecutorKind::Docker, ExecutorKind::Wasm],
+            clock_ahead: Spread::Fixed(0),
+            joins: Spread::times(Duration::ZERO, Duration::from_secs(10)),
+            churn: None,
+        }
+    }
+}
+
+impl JobPlan {
+    /// A job at quorum 2 of units that run for half a minute to two.
+    #[must_use]
+    pub fn new(units: u64) -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            units,
+            validation: Validation {
+                policy: dockercomp_protocol::job::Policy::Fixed,
+                min_quorum: 2,
+                target_nresults: 2,
+                max_error_results: 10,
+                max_total_results: 20,
+                max_success_results: 10,
+                delay_bound_ms: 3_600_000,
+            },
+            executors: vec![ExecutorKind::Docker, ExecutorKind::Wasm],
+            fetch: Spread::times(Duration::from_millis(100), seconds(2)),
+            run: Spread::times(seconds(30), seconds(120)),
+            submit: Duration::ZERO,
+            cancel: None,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The command line: nouns and verbs.
+
+mod bootstrap;
+mod coordinator;
+mod dataset;
+mod image;
+mod job;
+mod node;
+mod start;
+mod verify;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use self::dataset::{add as add_dataset, get as get_dataset};
+pub(crate) use self::image::check as check_image;
+pub(crate) use self::job::watch as watch_job;
+pub(crate) use self::verify::verify;
+
+use crate::demo;
+use crate::output::Format;
+
+/// A peer-to-peer volunteer compute network.
+///
+/// Try it: dockercomp demo
+#[derive(Debug, Parser)]
+#[command(name = "dockercomp", version, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 ok, 1 other, 2 usage, 4 timed out, 5 conflict, 10 no process \
+    answers, 11 Docker not usable, 12 not found, 13 verification failed, 14 no room, 20 job \
+    failed, 130 interrupted.")]
+pub(crate) struct Cli {
+    /// How results are written to standard output.
+    #[arg(long, short, global = true, value_enum, default_value = "human", env = "DOCKERCOMP_OUTPUT")]
+    pub(crate) output: Format,
+
+    /// What is logged to standard error: a level, or directives such as dockercomp_node=debug.
+    #[arg(long, global = true, default_value = "warn", env = "DOCKERCOMP_LOG", value_name = "FILTER")]
+    log: String,
+
+    /// Log as JSON lines.
+    #[arg(long, global = true)]
+    log_json: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// See a whole network at work on this machine, and a saboteur caught.
+    Demo(demo::Demo),
+    /// The door to a network.
+    #[command(subcommand)]
+    Bootstrap(bootstrap::Bootstrap),
+    /// A project's coordinator.
+    #[command(subcommand)]
+    Coordinator(coordinator::Coordinator),
+    /// A volunteer's node.
+    #[command(subcommand)]
+    Node(node::Node),
+    /// Files and folders, content-addressed and seeded to peers.
+    #[command(subcommand)]
+    Dataset(dataset::Dataset),
+    /// Container images, which travel as datasets.
+    #[command(subcommand)]
+    Image(image::Image),
+    /// Jobs of a project.
+    Job(job::Job),
+    /// Check receipts, or everything that `job fetch` wrote, offline.
+    Verify(verify::Verify),
+}
+
+impl Cli {
+    /// Carries the command out.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        start_logging(&self.log, self.log_json)?;
+        let output = self.output;
+        match self.command {
+            Command::Demo(demo) => demo.run(output).await,
+            Command::Bootstrap(bootstrap) => bootstrap.run(output).await,
+            Command::Coordinator(coordinator) => coordinator.run(output).await,
+            Command::Node(node) => node.run(output).await,
+            Command::Dataset(dataset) => dataset.run(output).await,
+            Command::Image(image) => image.run(output).await,
+            Command::Job(job) => job.run(output).await,
+            Command::Verify(verify) => verify.run(output),
+        }
+    }
+}
+
+/// What runs work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ExecutorChoice {
+    /// Docker where an engine answers, else WebAssembly.
+    Auto,
+    /// Docker containers.
+    Docker,
+    /// WebAssembly modules in the embedded runtime.
+    Wasm,
+}
+
+impl From<ExecutorChoice> for dockercomp_executor::Choice {
+    fn from(choice: ExecutorChoice) -> Self {
+        match choice {
+            ExecutorChoice::Auto => Self::Auto,
+            ExecutorChoice::Docker => Self::Docker,
+            ExecutorChoice::Wasm => Self::Wasm,
+        }
+    }
+}
+
+/// Says why a process did not start: with the exit code of what the user can mend.
+fn start_failed(error: impl Into<anyhow::Error>) -> anyhow::Error {
+    use crate::failure::{Code, Failure};
+
+    let error = error.into();
+    let code = error.chain().find_map(|cause| {
+        if let Some(dockercomp_store::OpenError::Held { .. }) = cause.downcast_ref() {
+            return Some((Code::Conflict, "stop that process, or use another --data-dir"));
+        }
+        cause.downcast_ref::<dockercomp_executor::ChooseError>().map(|_| {
+            (Code::Docker, "start the engine (systemctl start docker), or use --executor wasm")
+        })
+    });
+    match code {
+        Some((code, fix)) => Failure::new(code, format!("{error:#}")).fix(fix).into(),
+        None => error,
+    }
+}
+
+fn start_logging(filter: &str, json: bool) -> anyhow::Result<()> {
+    use std::io::IsTerminal;
+    use tracing_subscriber::EnvFilter;
+
+    use crate::failure::{Code, Failure};
+
+    let filter: EnvFilter = filter
+        .parse()
+        .map_err(|error| Failure::new(Code::Usage, format!("--log {filter:?}: {error}")))?;
+    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let builder = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .with_env_filter(filter);
+    if json {
+        builder.json().init();
+    } else {
+        builder.init();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,184 @@
+//! `dockercomp node`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+use dockercomp_node::api::NodeStatus;
+use dockercomp_node::{Fault, Options, Service};
+use dockercomp_protocol::link::JoinLink;
+use dockercomp_protocol::wire::work::Capacity;
+use serde::Serialize;
+
+use super::start::Start;
+use super::ExecutorChoice;
+use crate::client::Client;
+use crate::output::{self, Format};
+use crate::paths::{Role, data_dir};
+
+/// Commands about a volunteer's node.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Node {
+    /// Start a node that works for a project.
+    Start(StartNode),
+    /// Say what the node on this machine does, and which bytes came from whom.
+    Status {
+        /// The node's data directory.
+        #[arg(long, env = "DOCKERCOMP_DATA_DIR", value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+}
+
+/// Options of `node start`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StartNode {
+    /// The join link that the project's coordinator printed.
+    link: JoinLink,
+
+    #[command(flatten)]
+    start: Start,
+
+    /// Cores that work may use, for example 1.5; half of the machine's if left out.
+    #[arg(long)]
+    cpus: Option<f64>,
+
+    /// Memory that work may use, for example "2 GiB"; a quarter of the machine's if left out.
+    #[arg(long)]
+    memory: Option<ByteSize>,
+
+    /// Disk that data may use.
+    #[arg(long, default_value = "10 GiB")]
+    disk: ByteSize,
+
+    /// What runs the work.
+    #[arg(long, value_enum, default_value = "auto")]
+    executor: ExecutorChoice,
+
+    /// Loopback address for commands on this machine; port 0 lets the system choose.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    api: SocketAddr,
+
+    /// Misbehave, so that a network can be seen to withstand it.
+    #[arg(long, hide = true, value_enum)]
+    fault: Vec<FaultChoice>,
+}
+
+/// Ways to misbehave, for demonstrations and tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum FaultChoice {
+    /// Report plausible, wrong results.
+    WrongResults,
+    /// Serve chunks with wrong bytes.
+    WrongChunks,
+}
+
+#[derive(Serialize)]
+struct Ready {
+    data_dir: PathBuf,
+    peer_id: String,
+    executor: String,
+    executor_reason: String,
+}
+
+impl Node {
+    pub(crate) async fn run(self, format: Format) -> anyhow::Result<()> {
+        match self {
+            Self::Start(start) => start.run(format).await,
+            Self::Status { data_dir: dir } => {
+                let client = Client::open(&data_dir(dir.as_ref(), Role::Node)?)?;
+                let status: NodeStatus = client.get("/api/v1/status").await?;
+                output::print(format, &status, human);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl StartNode {
+    async fn run(self, format: Format) -> anyhow::Result<()> {
+        let shutdown = self.start.shutdown()?;
+        let dir = data_dir(self.start.data_dir.as_ref(), Role::Node)?;
+        let options = Options {
+            dir: dir.clone(),
+            offer: self.offer(),
+            listen: self.start.listen(),
+            external: self.start.external.clone(),
+            api: self.api,
+            executor: self.executor.into(),
+            faults: self
+                .fault
+                .iter()
+                .map(|fault| match fault {
+                    FaultChoice::WrongResults => Fault::WrongResults,
+                    FaultChoice::WrongChunks => Fault::WrongChunks,
+                })
+                .collect(),
+            link: self.link,
+        };
+        let service = Service::start(options, shutdown).await.map_err(super::start_failed)?;
+        let (executor, executor_reason) = service.executor();
+        let ready = Ready {
+            data_dir: dir,
+            peer_id: service.peer_id().to_string(),
+            executor,
+            executor_reason,
+        };
+        output::print_line(format, &ready, |ready| {
+            format!("node {} is ready; it runs work with {}\n", ready.peer_id, ready.executor_reason)
+        });
+        service.stopped().await;
+        Ok(())
+    }
+
+    fn offer(&self) -> Capacity {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cpus = self.cpus.unwrap_or((cores as f64 / 2.0).max(1.0)).clamp(0.01, 1024.0);
+        let memory = self.memory.map_or_else(quarter_of_memory, |size| size.as_u64());
+        Capacity {
+            cpu_millis: (cpus * 1000.0).round() as u32,
+            memory_bytes: memory,
+            disk_bytes: self.disk.as_u64(),
+        }
+    }
+}
+
+/// A quarter of the machine's memory, or 1 GiB where that cannot be found out.
+fn quarter_of_memory() -> u64 {
+    let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    });
+    total.map_or(1 << 30, |kib| kib * 1024 / 4)
+}
+
+fn human(status: &NodeStatus) -> String {
+    let tasks = &status.tasks;
+    let mut text = format!(
+        "node       {}\nproject    {}\nexecutor   {}\ncoordinator {}\nwork       {} fetching, {} \
+         ready, {} running, {} to report, {} outputs kept\ndisk       {} used\n",
+        status.peer.peer_id,
+        status.project,
+        status.executor_reason,
+        status.coordinator.as_deref().unwrap_or("not reached yet"),
+        tasks.fetching,
+        tasks.ready,
+        tasks.running,
+        tasks.unreported,
+        tasks.kept,
+        output::size(status.peer.used_bytes),
+    );
+    if !status.peer.traffic.is_empty() {
+        let rows = status.peer.traffic.iter().map(|peer| {
+            vec![
+                peer.peer_id.clone(),
+                output::size(peer.down_bytes),
+                output::size(peer.up_bytes),
+                peer.wrong_blocks.to_string(),
+            ]
+        });
+        text += "\nchunks by peer\n";
+        text += &output::table(&["PEER", "FROM", "TO", "WRONG"], rows);
+        text += "\n";
+    }
+    text
+}

@@ -1,0 +1,99 @@
+//! From a job file to a signed job: what it refers to is added, then the owner signs.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use dockercomp_coordinator::api::types::Submitted;
+use dockercomp_peer::identity;
+use dockercomp_protocol::job::{JobFile, JobSpec, Reference};
+use dockercomp_protocol::{Cid, Timestamp, content, envelope};
+
+use crate::cli::{add_dataset, check_image};
+use crate::client::Client;
+use crate::failure::{Code, Failure};
+
+/// Reads a job file, adds what it refers to, signs it with the project's key and submits it.
+pub(crate) async fn submit(
+    client: &Client,
+    path: &Path,
+    dataset: Option<&str>,
+) -> anyhow::Result<Submitted> {
+    let file = read(path)?;
+    let dataset = dataset.map(|text| parse_cid(text, "--dataset")).transpose()?;
+    if file.needs_dataset() && dataset.is_none() && file.references()[2].is_none() {
+        return Err(Failure::new(
+            Code::Usage,
+            format!("{}: the job works on a dataset, and none is named", path.display()),
+        )
+        .fix("add it (dockercomp dataset add FOLDER) and name it with --dataset CID")
+        .into());
+    }
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let [image, module, inputs] = file.references().map(Option::<&Reference>::cloned);
+    if let Some(Reference::File(image)) = &image {
+        check_image(&folder.join(image))?;
+    }
+    let image = resolve(client, folder, image, &path_of(path)).await?;
+    let module = resolve(client, folder, module, &path_of(path)).await?;
+    let inputs = match dataset {
+        Some(dataset) => Some(dataset),
+        None => resolve(client, folder, inputs, &path_of(path)).await?,
+    };
+
+    let key = identity::load(&client.dir().join(dockercomp_coordinator::OWNER_KEY))
+        .context("cannot sign the job: the project's key is needed")?;
+    let project = key.public().to_peer_id();
+    let spec: JobSpec = file
+        .resolve(project, now(), image, module, inputs)
+        .map_err(|error| Failure::new(Code::Usage, format!("{}: {error}", path.display())))?;
+    client.post("/api/v1/jobs", envelope::seal(&key, &spec)).await
+}
+
+fn read(path: &Path) -> anyhow::Result<JobFile> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(Code::Usage, format!("cannot read {}: {error}", path.display()))
+    })?;
+    JobFile::parse(&text).map_err(|error| {
+        let place = format!("{}:{}:{}", path.display(), error.line, error.column);
+        Failure::new(Code::Usage, format!("{place}: {}", error.reason)).fix(error.fix).into()
+    })
+}
+
+/// The content that a reference stands for; local files are added.
+async fn resolve(
+    client: &Client,
+    folder: &Path,
+    reference: Option<Reference>,
+    job: &str,
+) -> anyhow::Result<Option<Cid>> {
+    match reference {
+        None => Ok(None),
+        Some(Reference::Cid(cid)) => Ok(Some(cid)),
+        Some(Reference::File(file)) => {
+            let path: PathBuf = folder.join(&file);
+            if !path.exists() {
+                let message = format!("{job}: {} does not exist", path.display());
+                return Err(Failure::new(Code::Usage, message)
+                    .fix("build it first (for the examples: make examples)")
+                    .into());
+            }
+            let info = add_dataset(client, path, Some(file), None).await?;
+            Ok(Some(parse_cid(&info.cid, "the process's answer")?))
+        }
+    }
+}
+
+fn parse_cid(text: &str, place: &str) -> anyhow::Result<Cid> {
+    content::parse(text)
+        .map_err(|error| Failure::new(Code::Usage, format!("{place}: {error}")).into())
+}
+
+fn path_of(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(dockercomp_protocol::time::millis(since))
+}

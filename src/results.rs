@@ -1,0 +1,234 @@
+//! The results of a job on the owner's disk: fetched, reduced, and checked.
+//!
+//! ```text
+//! INTO/units/<index>/…          what each work unit left in /output
+//! INTO/receipts/<index>.receipt why it is canonical
+//! INTO/result/…                 what the job's [collect] makes of all units
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use dockercomp_executor::{Choice, Labels, Program, Run};
+use dockercomp_protocol::job::JobSpec;
+use dockercomp_protocol::receipt::{self, Proof};
+use dockercomp_protocol::{Cid, envelope};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::get_dataset;
+use crate::client::Client;
+use crate::failure::{Code, Failure};
+
+/// What was fetched.
+#[derive(Debug, Serialize)]
+pub(crate) struct Fetched {
+    /// One folder for each work unit.
+    pub(crate) units: PathBuf,
+    /// One receipt for each work unit.
+    pub(crate) receipts: PathBuf,
+    /// What the reduction made, if the job has one.
+    pub(crate) result: Option<PathBuf>,
+    /// The files of the result.
+    pub(crate) files: Vec<PathBuf>,
+    /// What ran the reduction.
+    pub(crate) collected_with: Option<String>,
+}
+
+impl Fetched {
+    pub(crate) fn human(&self) -> String {
+        let mut text = format!(
+            "outputs   {}\nreceipts  {}\n",
+            self.units.display(),
+            self.receipts.display()
+        );
+        if let Some(with) = &self.collected_with {
+            text += &format!("reduced with {with}\n");
+        }
+        for file in &self.files {
+            text += &format!("result    {}\n", file.display());
+        }
+        text
+    }
+}
+
+/// Fetches all outputs and receipts of a finished job, and reduces them as the job says.
+pub(crate) async fn fetch(
+    client: &Client,
+    job: &str,
+    into: &Path,
+    choice: Choice,
+) -> anyhow::Result<Fetched> {
+    let into = std::path::absolute(into).context("cannot find the folder")?;
+    if into.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        let message = format!("{} is not empty", into.display());
+        return Err(Failure::new(Code::Conflict, message).fix("name another folder").into());
+    }
+    fs::create_dir_all(&into).with_context(|| format!("cannot make {}", into.display()))?;
+    unpack(client, job, &into).await?;
+
+    let sealed = fs::read(into.join("job")).context("the coordinator sent no job")?;
+    let spec = envelope::open::<JobSpec>(&sealed).context("the job is not right")?.statement;
+    let mut fetched = Fetched {
+        units: into.join("units"),
+        receipts: into.join("receipts"),
+        result: None,
+        files: Vec::new(),
+        collected_with: None,
+    };
+    if let Some(collect) = &spec.collect {
+        let result = into.join("result");
+        fs::create_dir(&result).context("cannot make the folder of the result")?;
+        let with = reduce(client, &spec, &collect.args, &fetched.units, &result, choice).await?;
+        fetched.files = walk(&result)?;
+        fetched.result = Some(result);
+        fetched.collected_with = Some(with);
+    }
+    Ok(fetched)
+}
+
+/// Reads the archive of results to its end and unpacks it, never outside `into`.
+async fn unpack(client: &Client, job: &str, into: &Path) -> anyhow::Result<()> {
+    let mut stream = client.stream(&format!("/api/v1/jobs/{job}/results")).await?;
+    let archive = tempfile::NamedTempFile::new_in(into).context("cannot make a file")?;
+    let mut file = tokio::fs::File::from_std(archive.reopen()?);
+    let copied = tokio::io::copy(&mut stream, &mut file).await;
+    copied.context("the coordinator went away while it sent the results")?;
+    let into = into.to_owned();
+    tokio::task::spawn_blocking(move || {
+        tar::Archive::new(archive.reopen()?).unpack(&into)?;
+        archive.close()
+    })
+    .await
+    .context("unpacking was interrupted")?
+    .context("cannot unpack the results")
+}
+
+/// Runs the job's program on all outputs, in the sandbox.
+async fn reduce(
+    client: &Client,
+    spec: &JobSpec,
+    args: &[String],
+    units: &Path,
+    result: &Path,
+    choice: Choice,
+) -> anyhow::Result<String> {
+    let options = dockercomp_executor::Options {
+        node: format!("fetch-{}", std::process::id()),
+        ..dockercomp_executor::Options::default()
+    };
+    let chosen = dockercomp_executor::choose(choice, &options).await.map_err(|error| {
+        Failure::new(Code::Docker, format!("{:#}", anyhow::Error::from(error)))
+            .fix("start the engine, or use --executor wasm")
+    })?;
+    let chosen = match (chosen.executor.kind(), spec.program.image, spec.program.module) {
+        // The job decides what can run at all.
+        (dockercomp_protocol::execution::ExecutorKind::Docker, None, Some(_))
+            if choice == Choice::Auto =>
+        {
+            dockercomp_executor::choose(Choice::Wasm, &options).await?
+        }
+        _ => chosen,
+    };
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let program = program(client, spec, chosen.executor.kind(), folder.path()).await?;
+    let executor = chosen.executor;
+    let ran = async {
+        executor.prepare(&program).await.context("the program cannot be loaded")?;
+        let run = Run {
+            program: program.clone(),
+            args: args.to_vec(),
+            env: BTreeMap::new(),
+            input: units.to_owned(),
+            output: result.to_owned(),
+            limits: spec.limits.clone(),
+            labels: Labels {
+                job: "collect".into(),
+                unit: "collect".into(),
+                replica: "0".into(),
+            },
+        };
+        executor.run(run, CancellationToken::new()).await.context("the reduction did not run")
+    };
+    let finished = tokio::select! {
+        finished = ran => finished,
+        _ = tokio::signal::ctrl_c() => Err(Failure::new(Code::Interrupted, "interrupted").into()),
+    };
+    let cleaned = executor.cleanup().await;
+    let finished = finished?;
+    cleaned.context("cannot clean up after the reduction")?;
+    if !finished.exit.is_success() {
+        let message = format!("the reduction failed: {}\n{}", finished.exit, finished.log_tail);
+        return Err(Failure::new(Code::JobFailed, message).into());
+    }
+    Ok(executor.version().to_owned())
+}
+
+/// Brings the job's program here, as the executor needs it.
+async fn program(
+    client: &Client,
+    spec: &JobSpec,
+    kind: dockercomp_protocol::execution::ExecutorKind,
+    folder: &Path,
+) -> anyhow::Result<Program> {
+    use dockercomp_protocol::execution::ExecutorKind;
+
+    let cid = match kind {
+        ExecutorKind::Docker => spec.program.image,
+        ExecutorKind::Wasm => spec.program.module,
+    };
+    let cid: Cid = cid.ok_or_else(|| {
+        Failure::new(Code::Usage, format!("the job has nothing that {kind} can run"))
+            .fix("choose the other one with --executor")
+    })?;
+    let into = folder.join("program");
+    get_dataset(client, cid.to_string(), Some(into.clone())).await?;
+    let file = walk(&into)?.pop().context("the program's dataset is empty")?;
+    Ok(match kind {
+        ExecutorKind::Docker => Program::Image { id: cid.to_string(), archive: file },
+        ExecutorKind::Wasm => Program::Module { id: cid.to_string(), file },
+    })
+}
+
+/// Checks one receipt. `outputs`, where given, must be the folder that it speaks of.
+pub(crate) fn check_receipt(
+    path: &Path,
+    project: Option<dockercomp_protocol::NodeId>,
+    outputs: Option<&Path>,
+) -> anyhow::Result<Proof> {
+    let sealed = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let refuse = |reason: String| {
+        anyhow::Error::from(Failure::new(
+            Code::Verification,
+            format!("{}: {reason}", path.display()),
+        ))
+    };
+    let proof = receipt::check(&sealed, project)
+        .map_err(|error| refuse(format!("{:#}", anyhow::Error::from(error))))?;
+    if let Some(folder) = outputs {
+        let found = dockercomp_store::root_of(folder)
+            .with_context(|| format!("cannot read {}", folder.display()))?;
+        if found != proof.output {
+            return Err(refuse(format!(
+                "the files in {} are {found}, but the receipt says {}",
+                folder.display(),
+                proof.output
+            )));
+        }
+    }
+    Ok(proof)
+}
+
+/// All files below a folder, sorted.
+pub(crate) fn walk(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
+        let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
+        if entry.file_type().is_file() {
+            files.push(entry.into_path());
+        }
+    }
+    Ok(files)
+}

@@ -1,0 +1,12 @@
+//! Black-box tests: the real binary, several processes, loopback, temporary directories.
+//!
+//! Each test starts its own network with [`network::Network`]. Nothing sleeps: tests wait for
+//! conditions with a deadline. Tests that need the Docker engine say so and are listed as
+//! skipped, with the reason, where none answers.
+
+mod bad_input;
+mod crash;
+mod demo;
+mod lies;
+mod network;
+mod wordcount;

@@ -1,0 +1,90 @@
+//! Map-reduce over files of a dataset, compared with coreutils; chunks come from peers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::network::{Network, docker_or_skip, example, repository, run_on};
+
+/// A corpus of text that is here anyway: this repository's own sources and documents, several
+/// times over under different names.
+pub(crate) fn corpus(folder: &Path, copies: usize) -> PathBuf {
+    let corpus = folder.join("corpus");
+    for copy in 0..copies {
+        for part in ["protocol", "node", "coordinator", "docs", "examples"] {
+            let from = repository(part);
+            for entry in walkdir::WalkDir::new(&from).sort_by_file_name() {
+                let entry = entry.expect("readable");
+                let path = entry.path();
+                let is_text =
+                    path.extension().is_some_and(|end| end == "rs" || end == "md" || end == "toml");
+                if !entry.file_type().is_file() || !is_text {
+                    continue;
+                }
+                let relative = path.strip_prefix(repository(".")).expect("below it");
+                let into = corpus.join(format!("copy-{copy}")).join(relative);
+                fs::create_dir_all(into.parent().expect("a folder")).expect("a folder");
+                let mut text = format!("copy{copy} ").into_bytes();
+                text.extend(fs::read(path).expect("readable"));
+                fs::write(into, text).expect("a file");
+            }
+        }
+    }
+    corpus
+}
+
+/// What coreutils count in the same files.
+pub(crate) fn counted_by_coreutils(corpus: &Path) -> Vec<u8> {
+    let counted =
+        Command::new(example("wordcount/check.sh")).arg(corpus).output().expect("it starts");
+    assert!(counted.status.success(), "{}", String::from_utf8_lossy(&counted.stderr));
+    counted.stdout
+}
+
+/// Adds a corpus and submits the word count on it.
+pub(crate) fn submit(network: &Network, corpus: &Path) -> String {
+    let path = corpus.to_str().expect("a plain path");
+    let added = network.owner(&["dataset", "add", path, "--name", "corpus"]);
+    let cid = added["cid"].as_str().expect("an id").to_owned();
+    network.submit(&example("wordcount/job.toml"), &["--dataset", &cid])
+}
+
+/// The table that a job ended with.
+pub(crate) fn table(network: &Network, job: &str, executor: &str) -> Vec<u8> {
+    let results = network.fetch(job, executor);
+    fs::read(results.join("result/words.tsv")).expect("a table")
+}
+
+fn count_with(executor: &str) {
+    let mut network = Network::start();
+    network.add_nodes(3, executor, &[]);
+    let corpus = corpus(network.folder.path(), 4);
+    let job = submit(&network, &corpus);
+    network.wait_for_done(&job);
+    assert!(
+        table(&network, &job, executor) == counted_by_coreutils(&corpus),
+        "the tables differ\n{}",
+        network.logs()
+    );
+    for node in &network.nodes {
+        let status: Value =
+            serde_json::from_slice(&run_on(&node.dir, &["node", "status"]).stdout).expect("JSON");
+        assert_eq!(status["executor"], executor);
+        let traffic = status["peer"]["traffic"].as_array().expect("a list");
+        let down: u64 = traffic.iter().filter_map(|peer| peer["down_bytes"].as_u64()).sum();
+        assert!(down > 0, "no chunk came from a peer: {status:#}");
+    }
+}
+
+#[test]
+fn wasm_counts_what_coreutils_count() {
+    count_with("wasm");
+}
+
+#[test]
+fn docker_counts_what_coreutils_count() {
+    let Some(_docker) = docker_or_skip("docker_counts_what_coreutils_count") else { return };
+    count_with("docker");
+}

@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use dockercomp_peer::api::{Problem, ProblemKind};
+use dockercomp_peer::reply::chain;
 
 use crate::output::Format;
 
@@ -75,7 +76,7 @@ pub(crate) fn report(error: &anyhow::Error, format: Format) -> ExitCode {
     let failure = error.downcast_ref::<Failure>();
     let code = failure.map_or(Code::Other, |failure| failure.code);
     let fix = failure.and_then(|failure| failure.fix.as_deref());
-    let message = format!("{error:#}");
+    let message = chain(error.as_ref());
     match format {
         Format::Human => {
             eprintln!("error: {message}");
@@ -116,7 +117,9 @@ mod tests {
         for code in codes {
             assert!(table.contains(&format!("| {} |", code as u8)), "{code:?} is not documented");
         }
-        let rows = table.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit());
+        let rows = table
+            .lines()
+            .filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit());
         assert_eq!(rows.count(), codes.len() + 1, "a row for each code, and one for 0");
     }
 }

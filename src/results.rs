@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use dockercomp_executor::{Choice, Labels, Program, Run};
+use dockercomp_peer::reply::chain;
 use dockercomp_protocol::job::JobSpec;
 use dockercomp_protocol::receipt::{self, Proof};
 use dockercomp_protocol::{Cid, envelope};
@@ -39,11 +40,8 @@ pub(crate) struct Fetched {
 
 impl Fetched {
     pub(crate) fn human(&self) -> String {
-        let mut text = format!(
-            "outputs   {}\nreceipts  {}\n",
-            self.units.display(),
-            self.receipts.display()
-        );
+        let mut text =
+            format!("outputs   {}\nreceipts  {}\n", self.units.display(), self.receipts.display());
         if let Some(with) = &self.collected_with {
             text += &format!("reduced with {with}\n");
         }
@@ -120,8 +118,7 @@ async fn reduce(
         ..dockercomp_executor::Options::default()
     };
     let chosen = dockercomp_executor::choose(choice, &options).await.map_err(|error| {
-        Failure::new(Code::Docker, format!("{:#}", anyhow::Error::from(error)))
-            .fix("start the engine, or use --executor wasm")
+        Failure::new(Code::Docker, chain(&error)).fix("start the engine, or use --executor wasm")
     })?;
     let chosen = match (chosen.executor.kind(), spec.program.image, spec.program.module) {
         // The job decides what can run at all.
@@ -144,11 +141,7 @@ async fn reduce(
             input: units.to_owned(),
             output: result.to_owned(),
             limits: spec.limits.clone(),
-            labels: Labels {
-                job: "collect".into(),
-                unit: "collect".into(),
-                replica: "0".into(),
-            },
+            labels: Labels { job: "collect".into(), unit: "collect".into(), replica: "0".into() },
         };
         executor.run(run, CancellationToken::new()).await.context("the reduction did not run")
     };
@@ -205,8 +198,7 @@ pub(crate) fn check_receipt(
             format!("{}: {reason}", path.display()),
         ))
     };
-    let proof = receipt::check(&sealed, project)
-        .map_err(|error| refuse(format!("{:#}", anyhow::Error::from(error))))?;
+    let proof = receipt::check(&sealed, project).map_err(|error| refuse(chain(&error)))?;
     if let Some(folder) = outputs {
         let found = dockercomp_store::root_of(folder)
             .with_context(|| format!("cannot read {}", folder.display()))?;

@@ -59,10 +59,7 @@ impl Service {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn start(
-        options: Options,
-        shutdown: CancellationToken,
-    ) -> Result<Self, StartError> {
+    pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Self, StartError> {
         let lock = DataLock::acquire(&options.dir)?;
         let keypair = identity::load_or_create(&options.dir.join(identity::FILE))?;
         let options = network::Options {
@@ -74,9 +71,7 @@ impl Service {
         let service = network::Service::bind(options).await?;
         let handle = service.handle();
         let network = tokio::spawn(service.run(shutdown));
-        handle
-            .forward(Announcement::TOPIC, |bytes| Announcement::open(bytes).is_some())
-            .await?;
+        handle.forward(Announcement::TOPIC, |bytes| Announcement::open(bytes).is_some()).await?;
         Ok(Self { network, handle, _lock: lock })
     }
 

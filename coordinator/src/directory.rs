@@ -38,10 +38,8 @@ impl Directory {
     pub(crate) fn registered(&self, node: NodeId, register: &Register) {
         self.with(|inner| {
             if inner.nodes.len() < NODES_MAX || inner.nodes.contains_key(&node) {
-                let entry = Entry {
-                    agent: register.agent.clone(),
-                    addresses: register.addresses.clone(),
-                };
+                let entry =
+                    Entry { agent: register.agent.clone(), addresses: register.addresses.clone() };
                 inner.nodes.insert(node, entry);
             }
         });

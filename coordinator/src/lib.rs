@@ -139,8 +139,7 @@ impl Service {
         let (peer, mut helpers) = Peer::start(peer_options, shutdown.clone()).await?;
         let owner = identity::load_or_create(&options.dir.join(OWNER_KEY))?;
         let project = owner.public().to_peer_id();
-        let charter =
-            Charter { v: 1, project, name: options.name.clone(), coordinator: peer.id() };
+        let charter = Charter { v: 1, project, name: options.name.clone(), coordinator: peer.id() };
         let seal =
             Arc::new(Seal { key: peer.key().clone(), charter: envelope::seal(&owner, &charter) });
 

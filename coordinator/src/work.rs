@@ -84,12 +84,12 @@ impl Server {
                     registered = true;
                     (self.on_register(node, register).await, Vec::new())
                 }
-                Ok(_) if !registered => {
-                    (Response::Refused(Refusal::RegisterFirst), Vec::new())
-                }
+                Ok(_) if !registered => (Response::Refused(Refusal::RegisterFirst), Vec::new()),
                 Ok(Request::Work(request)) => self.on_work(node, request).await,
                 Ok(Request::Job { job }) => (self.on_job(&job), Vec::new()),
-                Ok(Request::Report { results }) => (self.on_report(node, results).await, Vec::new()),
+                Ok(Request::Report { results }) => {
+                    (self.on_report(node, results).await, Vec::new())
+                }
                 Ok(Request::Heartbeat { running, kept }) => {
                     (self.on_heartbeat(node, running, kept).await, Vec::new())
                 }
@@ -227,10 +227,8 @@ impl Server {
             if !result.exit.is_success() {
                 let tail = Tail { node: result.node, text: report.log_tail };
                 let row = logs::row(&job, index, &tail);
-                let event = Event::ResultReported {
-                    result: Box::new(result),
-                    sealed: report.result,
-                };
+                let event =
+                    Event::ResultReported { result: Box::new(result), sealed: report.result };
                 return self.decider.begin(event, vec![row]).await.map_err(|_| Verdict::TooLate);
             }
         }

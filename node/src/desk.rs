@@ -96,7 +96,11 @@ impl Desk {
     }
 
     /// A replica ended with a result.
-    pub(crate) fn finished(&self, replica: ReplicaId, result: &ResultRow) -> Result<(), StoreError> {
+    pub(crate) fn finished(
+        &self,
+        replica: ReplicaId,
+        result: &ResultRow,
+    ) -> Result<(), StoreError> {
         let rows = [Drawer::Lease.delete(replica), Drawer::Result.put(replica, result)];
         self.store.append(&[], &rows)
     }
@@ -208,8 +212,7 @@ mod tests {
         desk.leased(&[(replica, lease.clone())]).expect("durable");
         assert_eq!(desk.leases().expect("readable"), [(replica, lease)]);
 
-        let result =
-            ResultRow { sealed: vec![4], log_tail: String::new(), output: Some(output) };
+        let result = ResultRow { sealed: vec![4], log_tail: String::new(), output: Some(output) };
         desk.finished(replica, &result).expect("durable");
         assert!(desk.leases().expect("readable").is_empty());
         assert!(desk.needs(&output).expect("readable"));

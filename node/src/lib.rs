@@ -151,8 +151,7 @@ impl Service {
             addresses: Vec::new(),
         };
         let (welcomes, welcomed) = mpsc::channel(4);
-        let (session, asking) =
-            Session::new(peer.network().clone(), project, register, welcomes);
+        let (session, asking) = Session::new(peer.network().clone(), project, register, welcomes);
         let (sender, messages) = worker::channel();
         let desk = Desk::new(peer.store().clone());
         let (restored, replicas) = restore(&desk, project).await?;
@@ -214,10 +213,7 @@ impl Service {
 }
 
 /// Reads the desk.
-async fn restore(
-    desk: &Desk,
-    project: ProjectId,
-) -> Result<(Restored, Vec<Replica>), StoreError> {
+async fn restore(desk: &Desk, project: ProjectId) -> Result<(Restored, Vec<Replica>), StoreError> {
     let desk = desk.clone();
     let read = tokio::task::spawn_blocking(move || {
         let (leases, results, kept) = (desk.leases()?, desk.results()?, desk.kept()?);

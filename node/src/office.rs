@@ -166,10 +166,9 @@ impl Office {
     }
 
     async fn send_report(&self, rows: Vec<(ReplicaId, ResultRow)>) -> Option<Event> {
-        let results = rows.iter().map(|(_, row)| Report {
-            result: row.sealed.clone(),
-            log_tail: row.log_tail.clone(),
-        });
+        let results = rows
+            .iter()
+            .map(|(_, row)| Report { result: row.sealed.clone(), log_tail: row.log_tail.clone() });
         let answer = self.session.ask(Request::Report { results: results.collect() }).await;
         let Ok(Response::Reported { verdicts }) = answer else { return None };
         if verdicts.len() != rows.len() {

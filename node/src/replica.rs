@@ -115,11 +115,8 @@ impl Bench {
 
     /// The result of a replica that could not even start.
     pub(crate) fn failed(&self, replica: &Replica, error: &PrepareFailed) -> ResultRow {
-        let finished = Finished {
-            exit: Exit::NotStarted,
-            usage: Usage::default(),
-            log_tail: chain(error),
-        };
+        let finished =
+            Finished { exit: Exit::NotStarted, usage: Usage::default(), log_tail: chain(error) };
         self.seal(replica, finished, None)
     }
 

@@ -102,7 +102,8 @@ impl Worker {
             Message::Event(event) => self.tell(event),
             Message::Leased { replicas, retry } => {
                 let leases = replicas.iter().map(|(_, lease)| *lease).collect();
-                self.replicas.extend(replicas.into_iter().map(|(replica, _)| (replica.id, replica)));
+                self.replicas
+                    .extend(replicas.into_iter().map(|(replica, _)| (replica.id, replica)));
                 self.tell(Event::Assigned { leases, retry });
             }
             Message::Ended { replica, event } => {

@@ -25,11 +25,8 @@ impl Bootstrap {
         let Self::Start(start) = self;
         let shutdown = start.shutdown()?;
         let dir = data_dir(start.data_dir.as_ref(), Role::Bootstrap)?;
-        let options = Options {
-            dir: dir.clone(),
-            listen: start.listen(),
-            external: start.external.clone(),
-        };
+        let options =
+            Options { dir: dir.clone(), listen: start.listen(), external: start.external.clone() };
         let service = Service::start(options, shutdown).await.map_err(super::start_failed)?;
         let addresses = service.addresses().iter().map(ToString::to_string).collect();
         output::print_line(format, &Ready { data_dir: dir, addresses }, |ready| {

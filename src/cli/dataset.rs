@@ -57,9 +57,7 @@ impl Process {
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
         let coordinator = Client::open(&data_dir(self.data_dir.as_ref(), Role::Coordinator)?);
         match (coordinator, &self.data_dir) {
-            (Err(error), None) => {
-                Client::open(&data_dir(None, Role::Node)?).map_err(|_| error)
-            }
+            (Err(error), None) => Client::open(&data_dir(None, Role::Node)?).map_err(|_| error),
             (found, _) => found,
         }
     }
@@ -69,7 +67,8 @@ impl Dataset {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<()> {
         match self {
             Self::Add { path, name, chunk, process } => {
-                let chunk_bytes = chunk.map(|size| u32::try_from(size.as_u64()).unwrap_or(u32::MAX));
+                let chunk_bytes =
+                    chunk.map(|size| u32::try_from(size.as_u64()).unwrap_or(u32::MAX));
                 let info = add(&process.client()?, path, name, chunk_bytes).await?;
                 output::print(format, &info, |info| info.cid.clone());
             }
@@ -96,8 +95,8 @@ pub(crate) async fn add(
     name: Option<String>,
     chunk_bytes: Option<u32>,
 ) -> anyhow::Result<DatasetInfo> {
-    let path = std::fs::canonicalize(&path)
-        .with_context(|| format!("cannot find {}", path.display()))?;
+    let path =
+        std::fs::canonicalize(&path).with_context(|| format!("cannot find {}", path.display()))?;
     let request = AddRequest { path, name, chunk_bytes };
     let bar = progress::bytes("adding");
     let added = client.steps("/api/v1/datasets", &request, |done, total| {

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use dockercomp_peer::reply::chain;
 
 use super::dataset::{self, Process};
 use crate::failure::{Code, Failure};
@@ -36,9 +37,9 @@ impl Image {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let archive = if from_engine {
             let archive = folder.path().join("image.tar");
-            dockercomp_executor::save_image(None, &image, &archive).await.map_err(|error| {
-                Failure::new(Code::Docker, format!("{:#}", anyhow::Error::from(error)))
-            })?;
+            dockercomp_executor::save_image(None, &image, &archive)
+                .await
+                .map_err(|error| Failure::new(Code::Docker, chain(&error)))?;
             archive
         } else {
             PathBuf::from(&image)
@@ -54,7 +55,7 @@ impl Image {
 pub(crate) fn check(archive: &Path) -> anyhow::Result<()> {
     let checked = read(archive);
     checked.map_err(|error| {
-        Failure::new(Code::Usage, format!("{}: {error:#}", archive.display()))
+        Failure::new(Code::Usage, format!("{}: {}", archive.display(), chain(error.as_ref())))
             .fix("give a docker-save or OCI archive of one image, or a static Linux binary")
             .into()
     })

@@ -92,8 +92,8 @@ impl Job {
                 output::print(format, &info, human);
             }
             Verb::Watch { job, timeout } => {
-                let info = find(&client, &job).await?;
-                let info = watch(&client, &info.job, timeout.map(Into::into)).await?;
+                let job = select(&client, &job).await?;
+                let info = watch(&client, &job, timeout.map(Into::into)).await?;
                 output::print(format, &info, human);
                 succeed(&info)?;
             }
@@ -104,7 +104,7 @@ impl Job {
                 output::print(format, &fetched, results::Fetched::human);
             }
             Verb::Cancel { job } => {
-                let job = find(&client, &job).await?.job;
+                let job = select(&client, &job).await?;
                 let info: JobInfo = client.post(&format!("/api/v1/jobs/{job}/cancel"), "").await?;
                 output::print(format, &info, human);
             }
@@ -113,15 +113,22 @@ impl Job {
     }
 }
 
-/// The job that a person means by an id, the beginning of one, or "last".
+/// The job that a person means by an id, the beginning of one, or "last", with everything
+/// that is known about it.
 async fn find(client: &Client, selector: &str) -> anyhow::Result<JobInfo> {
+    let job = select(client, selector).await?;
+    client.get(&format!("/api/v1/jobs/{job}")).await
+}
+
+async fn select(client: &Client, selector: &str) -> anyhow::Result<String> {
     let mut jobs: Vec<JobInfo> = client.get("/api/v1/jobs").await?;
     if selector == "last" {
-        return jobs.pop().ok_or_else(|| Failure::new(Code::NotFound, "there is no job").into());
+        let last = jobs.pop().map(|job| job.job);
+        return last.ok_or_else(|| Failure::new(Code::NotFound, "there is no job").into());
     }
     jobs.retain(|job| job.job.starts_with(selector));
     match (jobs.pop(), jobs.is_empty()) {
-        (Some(job), true) => Ok(job),
+        (Some(job), true) => Ok(job.job),
         (Some(_), false) => {
             let message = format!("more than one job begins with {selector:?}");
             Err(Failure::new(Code::Usage, message).fix("give more of the id").into())

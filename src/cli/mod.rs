@@ -10,6 +10,7 @@ mod start;
 mod verify;
 
 use clap::{Parser, Subcommand};
+use dockercomp_peer::reply::chain;
 
 pub(crate) use self::dataset::{add as add_dataset, get as get_dataset};
 pub(crate) use self::image::check as check_image;
@@ -24,16 +25,31 @@ use crate::output::Format;
 /// Try it: dockercomp demo
 #[derive(Debug, Parser)]
 #[command(name = "dockercomp", version, propagate_version = true)]
-#[command(after_help = "Exit codes: 0 ok, 1 other, 2 usage, 4 timed out, 5 conflict, 10 no process \
+#[command(
+    after_help = "Exit codes: 0 ok, 1 other, 2 usage, 4 timed out, 5 conflict, 10 no process \
     answers, 11 Docker not usable, 12 not found, 13 verification failed, 14 no room, 20 job \
-    failed, 130 interrupted.")]
+    failed, 130 interrupted."
+)]
 pub(crate) struct Cli {
     /// How results are written to standard output.
-    #[arg(long, short, global = true, value_enum, default_value = "human", env = "DOCKERCOMP_OUTPUT")]
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_enum,
+        default_value = "human",
+        env = "DOCKERCOMP_OUTPUT"
+    )]
     pub(crate) output: Format,
 
     /// What is logged to standard error: a level, or directives such as dockercomp_node=debug.
-    #[arg(long, global = true, default_value = "warn", env = "DOCKERCOMP_LOG", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "warn",
+        env = "DOCKERCOMP_LOG",
+        value_name = "FILTER"
+    )]
     log: String,
 
     /// Log as JSON lines.
@@ -108,23 +124,29 @@ impl From<ExecutorChoice> for dockercomp_executor::Choice {
     }
 }
 
-/// Says why a process did not start: with the exit code of what the user can mend.
+/// Says why a process did not start, with the exit code of what its user can mend.
 fn start_failed(error: impl Into<anyhow::Error>) -> anyhow::Error {
+    use dockercomp_executor::ChooseError;
+    use dockercomp_node::StartError;
+    use dockercomp_store::OpenError;
+
     use crate::failure::{Code, Failure};
 
     let error = error.into();
-    let code = error.chain().find_map(|cause| {
-        if let Some(dockercomp_store::OpenError::Held { .. }) = cause.downcast_ref() {
-            return Some((Code::Conflict, "stop that process, or use another --data-dir"));
-        }
-        cause.downcast_ref::<dockercomp_executor::ChooseError>().map(|_| {
-            (Code::Docker, "start the engine (systemctl start docker), or use --executor wasm")
-        })
-    });
-    match code {
-        Some((code, fix)) => Failure::new(code, format!("{error:#}")).fix(fix).into(),
-        None => error,
+    if let Some(StartError::Executor(ChooseError::Docker { .. })) = error.downcast_ref() {
+        return Failure::new(Code::Docker, chain(error.as_ref()))
+            .fix("start the engine (systemctl start docker), or use --executor wasm")
+            .into();
     }
+    let is_held = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(OpenError::Held { .. }))
+    };
+    if error.chain().any(is_held) {
+        return Failure::new(Code::Conflict, chain(error.as_ref()))
+            .fix("stop that process, or use another --data-dir")
+            .into();
+    }
+    error
 }
 
 fn start_logging(filter: &str, json: bool) -> anyhow::Result<()> {

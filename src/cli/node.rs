@@ -10,8 +10,8 @@ use dockercomp_protocol::link::JoinLink;
 use dockercomp_protocol::wire::work::Capacity;
 use serde::Serialize;
 
-use super::start::Start;
 use super::ExecutorChoice;
+use super::start::Start;
 use crate::client::Client;
 use crate::output::{self, Format};
 use crate::paths::{Role, data_dir};
@@ -124,7 +124,10 @@ impl StartNode {
             executor_reason,
         };
         output::print_line(format, &ready, |ready| {
-            format!("node {} is ready; it runs work with {}\n", ready.peer_id, ready.executor_reason)
+            format!(
+                "node {} is ready; it runs work with {}\n",
+                ready.peer_id, ready.executor_reason
+            )
         });
         service.stopped().await;
         Ok(())

@@ -54,7 +54,9 @@ impl Verify {
             )
         });
         if self.project.is_none() {
-            eprintln!("note: name the project that you trust with --project to be sure it is the one");
+            eprintln!(
+                "note: name the project that you trust with --project to be sure it is the one"
+            );
         }
         Ok(())
     }

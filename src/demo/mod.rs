@@ -115,12 +115,7 @@ impl Demo {
         Ok(())
     }
 
-    async fn play(
-        &self,
-        network: &mut Network,
-        dir: &Path,
-        job: &Path,
-    ) -> anyhow::Result<Report> {
+    async fn play(&self, network: &mut Network, dir: &Path, job: &Path) -> anyhow::Result<Report> {
         let (nodes, saboteurs) = (usize::from(self.nodes), usize::from(self.saboteurs));
         eprintln!("starting a bootstrap node, a coordinator and {nodes} nodes on loopback");
         network.start(dir, nodes, saboteurs, self.executor).await?;
@@ -139,8 +134,7 @@ impl Demo {
             return Err(Failure::new(Code::JobFailed, message).into());
         }
         let into = dir.join("results");
-        let fetched =
-            results::fetch(&client, &info.job, &into, self.executor.into()).await?;
+        let fetched = results::fetch(&client, &info.job, &into, self.executor.into()).await?;
         let receipts = verify(&into, None)?;
         let picture = self.keep_picture(&fetched)?;
         Ok(Report {

@@ -45,11 +45,7 @@ struct NodeReady {
 impl Network {
     /// Nothing runs yet.
     pub(super) fn new(dir: &Path) -> Self {
-        Self {
-            processes: Vec::new(),
-            coordinator_dir: dir.join("coordinator"),
-            nodes: Vec::new(),
-        }
+        Self { processes: Vec::new(), coordinator_dir: dir.join("coordinator"), nodes: Vec::new() }
     }
 
     /// Starts everything. What was started before an error is stopped by [`Self::stop`].

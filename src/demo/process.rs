@@ -84,8 +84,7 @@ impl Process {
             Some(5) => Code::Conflict,
             _ => Code::Other,
         };
-        let mut failure =
-            Failure::new(code, format!("{} did not start: {message}", self.name));
+        let mut failure = Failure::new(code, format!("{} did not start: {message}", self.name));
         failure.fix = fix;
         failure.into()
     }

@@ -124,7 +124,10 @@ fn a_failing_program_is_told_to_the_owner() {
     let info = network.wait_for(&job, "the end of the job", |info| info["state"] != "running");
     assert_eq!(info["state"], "failed", "{info:#}");
     let failure = &info["failures"][0];
-    assert!(failure["reason"].as_str().is_some_and(|r| r.contains("TooManyErrorResults")), "{info:#}");
+    assert!(
+        failure["reason"].as_str().is_some_and(|r| r.contains("TooManyErrorResults")),
+        "{info:#}"
+    );
     assert!(failure["log_tail"].as_str().is_some_and(|tail| !tail.is_empty()), "{info:#}");
     let watched = run_on(&network.coordinator.dir, &["job", "watch", &job]);
     assert_eq!(watched.status.code(), Some(20));

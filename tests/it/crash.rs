@@ -12,8 +12,8 @@ fn survive(executor: &str) {
     let units = network.job(&job)["work_units"].as_u64().expect("a number");
     assert!(units >= 9, "too few work units to be in the middle of them");
 
-    let stored = |part: u64| move |info: &serde_json::Value| {
-        info["stored"].as_u64().is_some_and(|stored| stored >= part)
+    let stored = |part: u64| {
+        move |info: &serde_json::Value| info["stored"].as_u64().is_some_and(|stored| stored >= part)
     };
     network.wait_for(&job, "the first work unit", stored(1));
     network.coordinator.kill();

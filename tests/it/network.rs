@@ -94,12 +94,6 @@ impl Process {
         *self = Self::start(self.log.clone(), self.dir.clone(), self.args.clone());
     }
 
-    /// Asks it to stop, and waits until it has.
-    pub(crate) fn stop(&mut self) {
-        drop(self._stdin.take());
-        wait_until("the process stops", || self.child.try_wait().expect("its status").is_some());
-    }
-
     pub(crate) fn text(&self, key: &str) -> String {
         self.ready[key].as_str().unwrap_or_else(|| panic!("no {key} in {}", self.ready)).to_owned()
     }
@@ -155,8 +149,7 @@ impl Network {
         for _ in 0..count {
             let name = format!("node-{}", self.nodes.len() + 1);
             let link = self.coordinator.text("join_link");
-            let mut args =
-                strings(&["node", "start", &link, "--ip", "127.0.0.1", "--cpus", "1"]);
+            let mut args = strings(&["node", "start", &link, "--ip", "127.0.0.1", "--cpus", "1"]);
             args.extend(strings(&["--memory", "1GiB", "--executor", executor]));
             args.extend(strings(more));
             let log = self.folder.path().join(format!("{name}.log"));
@@ -183,7 +176,12 @@ impl Network {
     }
 
     /// Waits until `condition` holds for a job.
-    pub(crate) fn wait_for(&self, job: &str, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait_for(
+        &self,
+        job: &str,
+        what: &str,
+        condition: impl Fn(&Value) -> bool,
+    ) -> Value {
         let mut last = Value::Null;
         let until = Instant::now() + DEADLINE;
         while Instant::now() < until {

@@ -26,11 +26,8 @@ pub(super) async fn submit(
         tokio::task::spawn_blocking(move || Job::open(&store, project, sealed.to_vec())).await;
     let job = opened.map_err(Refused::internal)?.map_err(refuse)?;
     let job = state.jobs.insert(job);
-    let event = Event::JobAdded {
-        job: job.cid,
-        spec: Box::new(job.spec.clone()),
-        units: job.plan.units(),
-    };
+    let event =
+        Event::JobAdded { job: job.cid, spec: Box::new(job.spec.clone()), units: job.plan.units() };
     for root in job.roots() {
         state.peer.pin(root).await.map_err(Refused::internal)?;
         state.peer.announce(root).await;

@@ -139,7 +139,9 @@ impl Server {
             let next = async {
                 tokio::select! {
                     biased;
-                    Some(id) = refused.recv() => Some(Answer::Miss { id, reason: Miss::Busy }.into()),
+                    Some(id) = refused.recv() => {
+                        Some(Answer::Miss { id, reason: Miss::Busy }.into())
+                    }
                     ready = loaded.next() => ready,
                 }
             };

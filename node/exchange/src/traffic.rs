@@ -27,7 +27,7 @@ pub struct PeerTraffic {
 pub struct Snapshot {
     /// By peer.
     pub peers: BTreeMap<NodeId, PeerTraffic>,
-    /// All peers that came after the first [`PEERS_MAX`].
+    /// All peers that came after the first 4096.
     pub others: PeerTraffic,
 }
 

@@ -90,23 +90,21 @@ pub async fn serve(
     let listener = TcpListener::bind(address).await.map_err(bind)?;
     let local = listener.local_addr().map_err(bind)?;
     let token = Arc::new(hex::encode(rand::random::<[u8; 32]>()));
-    let door = Door {
-        url: format!("http://{local}"),
-        token: token.to_string(),
-        pid: std::process::id(),
-    };
+    let door =
+        Door { url: format!("http://{local}"), token: token.to_string(), pid: std::process::id() };
     let path = dir.join(FILE);
-    write_private(&path, &door).map_err(|source| ControlError::Write { path: path.clone(), source })?;
+    write_private(&path, &door)
+        .map_err(|source| ControlError::Write { path: path.clone(), source })?;
     let guarded = router.layer(middleware::from_fn_with_state(token, check_token));
     Ok(tokio::spawn(async move {
-        let served = axum::serve(listener, guarded)
-            .with_graceful_shutdown(shutdown.cancelled_owned())
-            .await;
+        let served =
+            axum::serve(listener, guarded).with_graceful_shutdown(shutdown.cancelled_owned()).await;
         if let Err(error) = served {
             tracing::error!(%error, "control server stopped");
         }
         // Another process may have taken the place over; its file is left alone.
-        if Door::find(path.parent().unwrap_or(Path::new("."))).is_some_and(|d| d.token == door.token)
+        if Door::find(path.parent().unwrap_or(Path::new(".")))
+            .is_some_and(|d| d.token == door.token)
         {
             let _ = fs::remove_file(&path);
         }

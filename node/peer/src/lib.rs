@@ -326,8 +326,7 @@ impl Peer {
         lie: bool,
         shutdown: CancellationToken,
     ) -> Result<JoinHandle<()>, network::AcceptError> {
-        let mut incoming =
-            self.inner.network.accept(StreamProtocol::new(chunk::PROTOCOL))?;
+        let mut incoming = self.inner.network.accept(StreamProtocol::new(chunk::PROTOCOL))?;
         let private = self.inner.private.clone();
         let server = self
             .inner

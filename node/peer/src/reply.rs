@@ -50,18 +50,43 @@ impl IntoResponse for Refused {
     }
 }
 
-/// An error and its causes in one line.
+/// An error and its causes in one line. A cause that was told already is not told again.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let next = error.to_string();
-        // Transparent errors repeat what was said already.
-        if !text.ends_with(&next) {
+        // The system's messages carry their number only sometimes.
+        let core = next.split(" (os error").next().unwrap_or(&next);
+        if !text.contains(core) {
             text = format!("{text}: {next}");
         }
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot read it: {source}")]
+    struct Talkative {
+        source: io::Error,
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no luck")]
+    struct Terse(#[from] Talkative);
+
+    #[test]
+    fn every_cause_is_told_once() {
+        let source = io::Error::from_raw_os_error(2);
+        let error = Terse(Talkative { source });
+        assert_eq!(chain(&error), "no luck: cannot read it: No such file or directory (os error 2)");
+    }
 }

@@ -162,12 +162,14 @@ impl<D: Dial> Session<D> {
         }
     }
 
-    /// Counts what a peer did, closes the stream to it, and tells it once: to the log, and to all callers.
+    /// Counts what a peer did, closes the stream to it, and tells it once: to the log, and to
+    /// all callers.
     fn blame(&mut self, peer: NodeId, what: &dyn std::error::Error) {
         self.shared.traffic.on_wrong(peer);
         self.shared.links.cut(&peer);
         if self.liars.insert(peer) {
-            tracing::warn!(%peer, root = %self.root, reason = %what, "provider lied, not asked again");
+            let root = self.root;
+            tracing::warn!(%peer, %root, reason = %what, "provider lied, not asked again");
             for waiter in self.waiters.values_mut() {
                 waiter.on_liar(peer);
             }

@@ -31,6 +31,7 @@ mod usage;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error as EngineError;
@@ -210,12 +211,23 @@ impl Engine {
         Ok(removed)
     }
 
-    /// Kills and removes a container. One that is gone or going is no error.
+    /// Kills and removes a container, and returns when it is gone.
+    ///
+    /// An engine under load refuses at first: it is about to note that the container has ended,
+    /// is removing it already, or still has its files open.
     async fn remove_container(&self, name: &str) -> Result<(), EngineError> {
-        let options = RemoveContainerOptions { force: true, v: true, link: false };
-        match self.docker.remove_container(name, Some(options)).await {
-            Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(()),
-            result => result,
+        let mut tries = REMOVE_TRIES;
+        loop {
+            let options = RemoveContainerOptions { force: true, v: true, link: false };
+            tries -= 1;
+            match self.docker.remove_container(name, Some(options)).await {
+                Err(error) if is_not_found(&error) => return Ok(()),
+                Err(error) if tries > 0 && status(&error).is_some() => {
+                    tracing::debug!(container = name, %error, "container is not removed yet");
+                    tokio::time::sleep(REMOVE_INTERVAL).await;
+                }
+                result => return result,
+            }
         }
     }
 }
@@ -247,3 +259,8 @@ fn is_not_found(error: &EngineError) -> bool {
 fn is_conflict(error: &EngineError) -> bool {
     status(error) == Some(409)
 }
+
+/// How often the removal of a container is tried.
+const REMOVE_TRIES: u32 = 50;
+/// Time between two tries.
+const REMOVE_INTERVAL: Duration = Duration::from_millis(200);

@@ -3,7 +3,8 @@
 //! The numbers live in the container's control group, which vanishes with it, so they are
 //! sampled: at once, then at growing intervals up to [`INTERVAL_MAX`]. The last sample before
 //! the end is what is reported; work done after it is not counted, and a program that ends
-//! within a few milliseconds may report zero.
+//! within a few milliseconds may report zero. What the engine spends inside the group to start
+//! the container, some 20 ms, is part of it.
 //!
 //! A local engine's control groups are files that cost nothing to read. Where they are not
 //! visible (a remote engine, an engine in a virtual machine), the engine's statistics are asked

@@ -28,6 +28,7 @@ mod modules;
 mod run;
 mod sandbox;
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dockercomp_protocol::execution::{ExecutorKind, Exit, Usage};
@@ -155,10 +156,14 @@ fn config() -> Config {
     // The same result everywhere.
     config.cranelift_nan_canonicalization(true);
     config.relaxed_simd_deterministic(true);
+    // A trap's backtrace must not push what the program said out of the tail.
+    config.wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES_MAX));
     config.wasm_features(WasmFeatures::THREADS | WasmFeatures::SHARED_EVERYTHING_THREADS, false);
     config
 }
 
+/// Frames of a trap's backtrace that reach the tail.
+const BACKTRACE_FRAMES_MAX: usize = 8;
 /// The runtime has no constant for its version; the test below keeps this one true.
 const VERSION: &str = "wasmtime 48.0.8";
 

@@ -47,7 +47,7 @@ packages=()
 for program in "${programs[@]}"; do
     packages+=(--package "$program")
 done
-cargo build --profile program --target "$linux" --target "$wasi" "${packages[@]}"
+cargo build --locked --profile program --target "$linux" --target "$wasi" "${packages[@]}"
 
 target_dir=$(cargo metadata --no-deps --format-version 1 |
     sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')

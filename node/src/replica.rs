@@ -135,7 +135,7 @@ impl Bench {
                     self.board.trouble(None);
                     return Ok(Some(self.conclude(replica, finished, &output).await));
                 }
-                Err(RunError::Cancelled { .. }) => return Ok(None),
+                Err(RunError::Cancelled) => return Ok(None),
                 Err(error) => {
                     // The engine's fault, not the program's: the work waits until it is back.
                     let trouble = chain(&error);

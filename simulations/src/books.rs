@@ -28,8 +28,8 @@ use dockercomp_protocol::{Cid, ReplicaId, codec};
 
 use crate::behaviour::{Behaviour, Product, honest_output};
 use crate::coordinator::Receipt;
-use crate::host::number_of;
 use crate::jobs::{Jobs, UnitId};
+use crate::names;
 use crate::violation::Violation;
 
 /// Violations after which a run stops: the rest follows from the first.
@@ -107,7 +107,7 @@ impl Books {
         for record in records {
             match record {
                 Record::Leased { replica, job, index, node, .. } => {
-                    self.leased(*replica, number_of(node), jobs.unit(job, *index));
+                    self.leased(*replica, names::host(node), jobs.unit(job, *index));
                 }
                 Record::Reported { replica, .. } => {
                     if let Some(entry) = self.replicas.get_mut(replica) {
@@ -159,8 +159,7 @@ impl Books {
             self.violations.push(violation);
         }
         of_unit.push(replica);
-        let entry =
-            Entry { host, unit, product: None, is_reported: false, is_acknowledged: false };
+        let entry = Entry { host, unit, product: None, is_reported: false, is_acknowledged: false };
         self.replicas.insert(replica, entry);
     }
 
@@ -188,7 +187,7 @@ impl Books {
                 self.report(Violation::VotedTwice { job, index });
             }
             let is_real = self.replicas.get(&result.replica).is_some_and(|entry| {
-                entry.host == number_of(&result.node)
+                entry.host == names::host(&result.node)
                     && entry.unit == receipt.unit
                     && entry.product.as_ref().is_some_and(|product| product.output == result.output)
             });
@@ -217,10 +216,9 @@ impl Books {
 
     fn accepted_wrong(&mut self, receipt: &Receipt, agreement: u32) {
         let UnitId { job, index } = receipt.unit;
-        let supports =
-            |&(host, behaviour): &(u32, &Behaviour)| {
-                behaviour.supports(receipt.unit, host, receipt.output)
-            };
+        let supports = |&(host, behaviour): &(u32, &Behaviour)| {
+            behaviour.supports(receipt.unit, host, receipt.output)
+        };
         let supporters = (0..).zip(&self.behaviours).filter(supports).count();
         let supporters = u32::try_from(supporters).unwrap_or(u32::MAX);
         if supporters < agreement {

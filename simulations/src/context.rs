@@ -7,7 +7,7 @@ use dockercomp_protocol::ReplicaId;
 use crate::books::Books;
 use crate::defect::Defect;
 use crate::jobs::{Jobs, UnitId};
-use crate::message::{Answer, Request};
+use crate::message::{Answer, Calling, Request};
 use crate::moment::Moment;
 use crate::queue::Queue;
 use crate::random::Random;
@@ -26,11 +26,11 @@ pub(crate) enum Event {
     /// It starts again.
     HostReturns { host: u32 },
     /// The time that a host set itself has come.
-    HostTimer { host: u32, life: u32 },
+    HostTimer { host: u32, life: u32, at: Moment },
     /// The task of a replica on a host came to an end.
     TaskEnds { host: u32, life: u32, replica: ReplicaId, task: u64, end: TaskEnd },
     /// A question reaches the coordinator.
-    ToCoordinator { host: u32, life: u32, question: u64, request: Box<Request> },
+    ToCoordinator { calling: Calling, request: Box<Request> },
     /// An answer reaches a host.
     ToHost { host: u32, life: u32, question: u64, answer: Box<Answer> },
     /// An announcement reaches a host.
@@ -42,7 +42,7 @@ pub(crate) enum Event {
     /// The batch under way is durable.
     Committed { life: u32 },
     /// The core's deadline has come.
-    Deadline { life: u32 },
+    Deadline { life: u32, at: Moment },
     /// The coordinator tries to pull an output.
     Pull { life: u32, unit: UnitId },
     /// The owner looks after a job: submits or cancels it, again until it is acknowledged.
@@ -60,6 +60,8 @@ pub(crate) enum TaskEnd {
     Fetched,
     /// The program ended.
     Ran,
+    /// The program reached its wall-clock limit.
+    RanOut,
     /// It was stopped.
     Stopped,
 }
@@ -103,7 +105,8 @@ impl Context<'_> {
         let network = &self.scenario.network;
         let is_lost = random.chance(network.loss) && self.faults;
         let is_twice = random.chance(network.duplication) && self.faults;
-        let (first, second) = (random.duration(&network.latency), random.duration(&network.latency));
+        let (first, second) =
+            (random.duration(&network.latency), random.duration(&network.latency));
         let first = (!is_lost).then_some(first);
         let second = is_twice.then_some(second);
         first.into_iter().chain(second)

@@ -24,11 +24,11 @@ use dockercomp_protocol::{Cid, NodeId, ReplicaId, codec};
 
 use crate::context::{Context, Event};
 use crate::defect::Defect;
-use crate::host::{Calling, number_of};
-use crate::jobs::UnitId;
+use crate::jobs::{UnitId, statement};
 use crate::journal::Journal;
-use crate::message::{Answer, Lease, Request};
+use crate::message::{Answer, Calling, Lease, Request};
 use crate::moment::Moment;
+use crate::names;
 use crate::random::{Entity, Purpose, Random};
 use crate::trace::What;
 use crate::violation::Violation;
@@ -110,7 +110,6 @@ pub(crate) struct Coordinator {
     /// What the owner was told: taken on, and cancelled.
     acknowledged: BTreeSet<u32>,
     cancelled: BTreeSet<u32>,
-    /// Names for a node under [`Defect::NewNames`].
     network: Random,
     work: Random,
     churn: Random,
@@ -145,7 +144,7 @@ impl Coordinator {
         let config = &cx.scenario.coordinator.core;
         let core = match self.journal.replay(config) {
             Ok(core) => core,
-            Err(violation) => return cx.violated(violation),
+            Err(violation) => return cx.violated(*violation),
         };
         self.process = Some(Process {
             core,
@@ -202,12 +201,16 @@ impl Coordinator {
     fn check_promises(&self, cx: &mut Context) {
         let mut probe = match self.journal.replay(&cx.scenario.coordinator.core) {
             Ok(core) => core,
-            Err(violation) => return cx.violated(violation),
+            Err(violation) => return cx.violated(*violation),
         };
+        for &job in &self.acknowledged {
+            if probe.job_state(cx.jobs.job(job).cid).is_none() {
+                cx.violated(Violation::JobLost { job });
+            }
+        }
         let mut lost = Vec::new();
         for (replica, host, unit, product) in cx.books.promises() {
-            let node = crate::host::name(host);
-            let result = crate::host::statement(&cx.jobs, replica, unit, node, product);
+            let result = statement(&cx.jobs, replica, unit, names::name(host), product);
             let sealed = codec::encode(&result);
             probe.handle(
                 cx.now.timestamp(),
@@ -238,7 +241,7 @@ impl Coordinator {
         match self.journal.replay(&cx.scenario.coordinator.core) {
             Ok(standby) if standby.state() == core.state() => {}
             Ok(_) => cx.violated(Violation::ReplayDiffers { records: self.journal.len() }),
-            Err(violation) => cx.violated(violation),
+            Err(violation) => cx.violated(*violation),
         }
     }
 
@@ -359,7 +362,7 @@ impl Coordinator {
 /// What becomes visible.
 impl Coordinator {
     fn send(&mut self, cx: &mut Context, calling: Calling, answer: Answer) {
-        let Calling { host, life, question } = calling;
+        let Calling { host, life, question, reported } = calling;
         match &answer {
             Answer::Work(leases) => {
                 for lease in leases {
@@ -368,7 +371,7 @@ impl Coordinator {
                 }
             }
             Answer::Reported(verdicts) => {
-                for (verdict, replica) in verdicts.iter().zip(&calling.reported) {
+                for (verdict, replica) in verdicts.iter().zip(&reported) {
                     cx.note(What::Verdict, [host.into(), replica.0, *verdict as u64]);
                     if *verdict == Verdict::Stored {
                         cx.books.acknowledged(*replica);
@@ -409,7 +412,7 @@ impl Coordinator {
 
     fn pull(&mut self, cx: &mut Context, unit: UnitId, output: Cid, holders: &[NodeId]) {
         let Some(process) = &mut self.process else { return };
-        let holders = holders.iter().map(number_of);
+        let holders = holders.iter().map(names::host);
         if let Some(pulling) = process.pulling.get_mut(&unit) {
             pulling.holders.extend(holders);
             return;
@@ -456,9 +459,10 @@ impl Coordinator {
         self.push(cx, Input::Asked { calling, request });
     }
 
-    pub(crate) fn on_deadline(&mut self, cx: &mut Context, life: u32) {
+    pub(crate) fn on_deadline(&mut self, cx: &mut Context, life: u32, at: Moment) {
         if life == self.life
             && let Some(process) = &mut self.process
+            && process.reminder == Some(at)
         {
             process.reminder = None;
             self.go_on(cx);
@@ -560,7 +564,8 @@ impl Process {
                 Answer::Work(granted.iter().map(|granted| lease(cx, granted)).collect())
             }
             Request::Report(results) => {
-                let verdicts = results.into_iter().map(|result| self.report(cx, node, result, step));
+                let verdicts =
+                    results.into_iter().map(|result| self.report(cx, node, result, step));
                 Answer::Reported(verdicts.collect())
             }
             Request::Heartbeat { running, kept } => {
@@ -587,10 +592,13 @@ impl Process {
         &mut self,
         cx: &mut Context,
         node: NodeId,
-        result: ResultStatement,
+        mut result: ResultStatement,
         step: &mut Step,
     ) -> Verdict {
-        if result.node != node && !cx.has(Defect::StolenNames) && !cx.has(Defect::NewNames) {
+        if cx.has(Defect::NewNames) {
+            result.node = node;
+        }
+        if result.node != node && !cx.has(Defect::StolenNames) {
             return Verdict::NotYours;
         }
         if let Some((job, index)) = self.core.unit_of(result.replica) {
@@ -609,11 +617,7 @@ impl Process {
 
     /// Under which name the core knows a host.
     fn name(&self, cx: &Context, host: u32, life: u32) -> NodeId {
-        if cx.has(Defect::NewNames) {
-            crate::host::alias(host, life)
-        } else {
-            crate::host::name(host)
-        }
+        if cx.has(Defect::NewNames) { names::alias(host, life) } else { names::name(host) }
     }
 
     fn tell(&mut self, cx: &mut Context, fact: Fact, step: &mut Step) -> Said {
@@ -657,7 +661,7 @@ impl Process {
             return;
         }
         self.reminder = Some(at);
-        cx.queue.push(at, Event::Deadline { life });
+        cx.queue.push(at, Event::Deadline { life, at });
     }
 }
 

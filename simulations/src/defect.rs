@@ -15,7 +15,7 @@ pub enum Defect {
     StolenNames,
     /// The shell tells the core that one result is enough, whatever the owner signed.
     QuorumOfOne,
-    /// Nodes get a new identity with every registration, so none can be known again.
+    /// Nodes get a new identity with every start, so none is known again.
     NewNames,
     /// The shell never tells the core that a deadline has come.
     LostDeadlines,

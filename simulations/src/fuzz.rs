@@ -12,9 +12,7 @@ use dockercomp_protocol::job::{Policy, Validation};
 
 use crate::behaviour::Behaviour;
 use crate::random::{Entity, Purpose, Random, Spread};
-use crate::scenario::{
-    Churn, CoordinatorPlan, Crowd, DepartedOutputs, JobPlan, Network, Scenario,
-};
+use crate::scenario::{Churn, CoordinatorPlan, Crowd, DepartedOutputs, JobPlan, Network, Scenario};
 
 /// Rounds of leases that a unit may need after the faults stopped, beyond its own limit.
 const SPARE_ROUNDS: u32 = 4;
@@ -38,6 +36,7 @@ impl Scenario {
             patience: (bound + Duration::from_secs(300)) * (replicas + SPARE_ROUNDS),
             reinforcements: replicas,
             departed_outputs: DepartedOutputs::Reachable,
+            late_inputs: false,
             defect: None,
             crowds,
             jobs,
@@ -80,13 +79,8 @@ impl Draw {
         });
         let flaky = Behaviour::Flaky { failure: self.0.fraction() };
         let mut crowds = vec![self.crowd(2, 8, Behaviour::Honest, churn.as_ref())];
-        let kinds = [
-            Behaviour::Saboteur,
-            Behaviour::Colluder,
-            Behaviour::Lazy,
-            Behaviour::Thief,
-            flaky,
-        ];
+        let kinds =
+            [Behaviour::Saboteur, Behaviour::Colluder, Behaviour::Lazy, Behaviour::Thief, flaky];
         for behaviour in kinds {
             if self.0.chance(0.4) {
                 crowds.push(self.crowd(1, 3, behaviour, churn.as_ref()));

@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 
 use dockercomp_protocol::content::block_cid;
-use dockercomp_protocol::execution::{ExecutorKind, Limits};
+use dockercomp_protocol::execution::{ExecutorKind, Limits, Usage};
 use dockercomp_protocol::job::{JobSpec, Program, SweepParameter, SweepValues, Work};
-use dockercomp_protocol::time::millis;
+use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::unit::Plan;
 use dockercomp_protocol::wire::work::Capacity;
-use dockercomp_protocol::{Cid, NodeId, codec};
+use dockercomp_protocol::{Cid, NodeId, ReplicaId, codec};
 
+use crate::behaviour::Product;
 use crate::defect::Defect;
 use crate::moment::Moment;
 use crate::scenario::{JobPlan, Scenario};
@@ -135,13 +136,23 @@ fn specification(number: u32, plan: &JobPlan) -> JobSpec {
     }
 }
 
-/// The time that one unit takes at a speed in percent.
-pub(crate) fn at_speed(time: std::time::Duration, percent: u64) -> std::time::Duration {
-    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    std::time::Duration::from_micros(micros.saturating_mul(100) / percent.max(1))
-}
-
-/// Whether a run reaches the wall-clock limit.
-pub(crate) fn is_too_long(run: std::time::Duration, limits: &Limits) -> bool {
-    millis(run) > limits.wall_ms
+/// The statement of a host about a replica.
+pub(crate) fn statement(
+    jobs: &Jobs,
+    replica: ReplicaId,
+    unit: UnitId,
+    node: NodeId,
+    product: &Product,
+) -> ResultStatement {
+    ResultStatement {
+        v: 1,
+        job: jobs.job(unit.job).cid,
+        unit: jobs.unit_cid(unit),
+        replica,
+        node,
+        executor: ExecutorKind::Wasm,
+        exit: product.exit.clone(),
+        output: product.output,
+        usage: Usage::default(),
+    }
 }

@@ -43,10 +43,11 @@ impl Journal {
     }
 
     /// A core with everything that is durable.
-    pub(crate) fn replay(&self, config: &Config) -> Result<Core, Violation> {
+    pub(crate) fn replay(&self, config: &Config) -> Result<Core, Box<Violation>> {
         let mut core = Core::new(config.clone());
         for (number, record) in self.records.iter().enumerate() {
-            core.apply(record).map_err(|source| Violation::ReplayRefused { number, source })?;
+            core.apply(record)
+                .map_err(|source| Box::new(Violation::ReplayRefused { number, source }))?;
         }
         Ok(core)
     }

@@ -1,1 +1,71 @@
-//! dockerComp.
+//! The real coordinator core and the real agent in a simulated world.
+//!
+//! One thread, virtual time, chance keyed by a seed: a run is a pure function of a
+//! [`Scenario`] and a seed, and gives the same [`Outcome`] bit for bit. Weeks of volunteers'
+//! time pass in seconds, and every promise of the system is checked at every step.
+//!
+//! # Shape
+//!
+//! ```text
+//!                 ┌──────────────────── queue of events ────────────────────┐
+//!                 ▼                                                         │
+//!  host: agent (real) + shell (model) ◄──network──► coordinator: core (real) + shell (model)
+//!        desk survives crashes                      journal survives crashes
+//!                 └──────────────► books: safety checkers ◄──────────────┘
+//! ```
+//!
+//! # Where to find what
+//!
+//! | Module | What |
+//! |---|---|
+//! | `scenario`, `fuzz` | what is simulated; small worlds drawn from a seed |
+//! | `world`, `context`, `queue`, `moment` | the loop, what its parts share, time |
+//! | `host`, `session`, `desk`, `behaviour` | a node: shell, session, disk, adversaries |
+//! | `coordinator`, `journal` | the coordinator: shell, disk |
+//! | `books`, `violation` | the checkers and what they find |
+//! | `defect` | deliberate defects, to see that the checkers can fail |
+//! | `random`, `trace`, `outcome` | keyed chance, the hash of a run, what came of it |
+//!
+//! # What is modelled, and what is not
+//!
+//! Latency, loss, duplication, reordering, time-outs; crashes of hosts and of the coordinator
+//! with what their disks keep; group commit; clocks that are wrong by a constant; speeds, run
+//! times, failures, adversaries. Not modelled yet: chunks and bandwidth, Kademlia and gossip
+//! (an announcement reaches every host or is lost), signatures, the volunteer's preferences.
+//!
+//! # Liveness
+//!
+//! Faults stop at some time; from then on every job must end, and every host be rid of it,
+//! before patience does.
+
+mod behaviour;
+mod books;
+mod context;
+mod coordinator;
+mod defect;
+mod desk;
+mod fuzz;
+mod host;
+mod jobs;
+mod journal;
+mod message;
+mod moment;
+mod names;
+mod outcome;
+mod queue;
+mod random;
+mod scenario;
+mod session;
+#[cfg(test)]
+mod tests;
+mod trace;
+mod violation;
+mod world;
+
+pub use behaviour::Behaviour;
+pub use defect::Defect;
+pub use outcome::{Counters, Judgement, Outcome};
+pub use random::Spread;
+pub use scenario::{Churn, CoordinatorPlan, Crowd, DepartedOutputs, JobPlan, Network, Scenario};
+pub use violation::Violation;
+pub use world::{run, run_told};

@@ -10,15 +10,16 @@
 use std::time::Duration;
 
 use dockercomp_protocol::ReplicaId;
+use dockercomp_protocol::execution::ExecutorKind;
 use dockercomp_protocol::statement::ResultStatement;
-use dockercomp_protocol::wire::work::{Verdict, WorkRequest};
+use dockercomp_protocol::wire::work::{Capacity, Verdict, WorkRequest};
 
 use crate::jobs::UnitId;
 
 /// What a host asks.
 #[derive(Clone, Debug)]
 pub(crate) enum Request {
-    Register,
+    Register { executors: Vec<ExecutorKind>, offer: Capacity },
     Work(WorkRequest),
     Report(Vec<ResultStatement>),
     Heartbeat { running: Vec<ReplicaId>, kept: Vec<ReplicaId> },
@@ -30,7 +31,10 @@ pub(crate) enum Answer {
     Welcome,
     Work(Vec<Lease>),
     Reported(Vec<Verdict>),
-    Heartbeat { abandon: Vec<ReplicaId>, forget: Vec<ReplicaId> },
+    Heartbeat {
+        abandon: Vec<ReplicaId>,
+        forget: Vec<ReplicaId>,
+    },
     /// The coordinator was restarted and knows nothing of this connection.
     RegisterFirst,
 }
@@ -42,4 +46,16 @@ pub(crate) struct Lease {
     pub(crate) unit: UnitId,
     /// Time left: clocks need not agree.
     pub(crate) expires_in: Duration,
+}
+
+/// Who asked, on which connection, and what.
+#[derive(Clone, Debug)]
+pub(crate) struct Calling {
+    pub(crate) host: u32,
+    /// The start of the host's machine that asked: answers to an earlier one are void.
+    pub(crate) life: u32,
+    /// The number of the question.
+    pub(crate) question: u64,
+    /// The replicas that a report is about, in its order.
+    pub(crate) reported: Vec<ReplicaId>,
 }

@@ -75,7 +75,8 @@ mod tests {
         for (at, name) in [(5, "c"), (1, "a"), (5, "d"), (3, "b"), (5, "e")] {
             queue.push(Moment(at), name);
         }
-        let order: Vec<&str> = std::iter::from_fn(|| queue.pop().map(|(_, _, name)| name)).collect();
+        let order: Vec<&str> =
+            std::iter::from_fn(|| queue.pop().map(|(_, _, name)| name)).collect();
         assert_eq!(order, ["a", "b", "c", "d", "e"]);
     }
 }

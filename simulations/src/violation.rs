@@ -47,6 +47,12 @@ pub enum Violation {
         /// Which.
         replica: ReplicaId,
     },
+    /// A job that was acknowledged is unknown after a restart.
+    #[error("job {job} was acknowledged, and is unknown after a restart")]
+    JobLost {
+        /// Which.
+        job: u32,
+    },
     /// A unit has two acceptances.
     #[error("unit {index} of job {job} was accepted twice, as {first} and as {second}")]
     AcceptedTwice {
@@ -103,8 +109,10 @@ pub enum Violation {
         index: u64,
     },
     /// A receipt holds a result that its node never computed.
-    #[error("the receipt of unit {index} of job {job} counts a result that nobody computed \
-             for replica {replica}")]
+    #[error(
+        "the receipt of unit {index} of job {job} counts a result that nobody computed \
+             for replica {replica}"
+    )]
     ForgedVote {
         /// The job.
         job: u32,

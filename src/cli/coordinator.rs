@@ -27,7 +27,7 @@ pub(crate) struct StartCoordinator {
     #[arg(long, default_value = "my project")]
     name: String,
 
-    /// Address of a bootstrap node, ending in /p2p/<id>; may be repeated.
+    /// Address of a bootstrap node, ending in /p2p/ID; may be repeated.
     #[arg(long, required = true, value_name = "MULTIADDR")]
     bootstrap: Vec<Multiaddr>,
 

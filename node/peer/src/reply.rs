@@ -87,6 +87,9 @@ mod tests {
     fn every_cause_is_told_once() {
         let source = io::Error::from_raw_os_error(2);
         let error = Terse(Talkative { source });
-        assert_eq!(chain(&error), "no luck: cannot read it: No such file or directory (os error 2)");
+        assert_eq!(
+            chain(&error),
+            "no luck: cannot read it: No such file or directory (os error 2)"
+        );
     }
 }

@@ -1,0 +1,63 @@
+# What people do here, one word each. `make` alone lists it.
+#
+# Everything goes through cargo, with one profile (dev) and one set of features (the whole
+# workspace's), so that demo and test compile each dependency once: docs/decisions/0003.
+# CARGO_TARGET_DIR is honoured.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CARGO ?= cargo
+# Options of `dockercomp demo`, as in: make demo ARGS='--executor wasm --output json'
+ARGS ?=
+
+# The directory that cargo builds in, by its own word; asked only by the recipes that need it.
+target_dir = $(shell $(CARGO) metadata --locked --no-deps --format-version 1 | \
+    sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+
+.PHONY: help
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+.PHONY: setup
+setup: ## Install what is missing (as root), or say how
+	@scripts/setup.sh
+
+.PHONY: build
+build: setup ## Build the binary, dockercomp
+	$(CARGO) build --locked --workspace
+
+.PHONY: examples
+examples: setup ## Build the example programs for both executors
+	examples/build.sh
+
+.PHONY: demo
+demo: build examples ## Run a whole network on this machine; options in ARGS
+	@"$(target_dir)/debug/dockercomp" demo $(ARGS)
+
+.PHONY: test
+test: setup examples ## Run all tests
+	@scripts/test.sh
+
+.PHONY: lint
+lint: setup purity ## Check formatting, lints, documentation and purity
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
+
+.PHONY: purity
+purity: ## Check that the pure crates depend on nothing that does I/O
+	@scripts/purity.sh
+
+.PHONY: deny
+deny: ## Check licences, advisories and banned crates (needs cargo-deny)
+	@command -v cargo-deny > /dev/null || \
+	    { echo "deny: cargo-deny is not installed; fix: cargo install --locked cargo-deny" >&2; exit 1; }
+	$(CARGO) deny --locked check
+
+.PHONY: clean
+clean: ## Remove what was built
+	$(CARGO) clean
+	rm -rf examples/*/build

@@ -1,0 +1,501 @@
+//! A host: the real agent, and a model of the shell around it.
+//!
+//! The agent decides what to ask, fetch, run, report and forget; what is modelled is how long
+//! that takes, what comes of it, and what a crash leaves.
+//!
+//! # What is not here
+//!
+//! - Chunks and bandwidth: inputs arrive after a time of their own.
+//! - The volunteer: hours, pauses and idleness come with the agent's preferences.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dockercomp_agent::{Action, Agent, Config, Event as Fact, Lease as Held, Restored};
+use dockercomp_protocol::execution::{ExecutorKind, Exit};
+use dockercomp_protocol::limits::LEASES_MAX;
+use dockercomp_protocol::time::millis;
+use dockercomp_protocol::wire::work::{Capacity, Verdict, WorkRequest};
+use dockercomp_protocol::{Cid, ReplicaId, Timestamp};
+
+use crate::behaviour::{Behaviour, Product};
+use crate::context::{Context, Event, TaskEnd};
+use crate::desk::{Desk, LeaseRow, ResultRow};
+use crate::jobs::{CORE_MEMORY_BYTES, statement};
+use crate::message::{Answer, Calling, Lease, Request};
+use crate::moment::Moment;
+use crate::names;
+use crate::random::{Entity, Purpose, Random, Spread};
+use crate::scenario::{Churn, Crowd, DepartedOutputs};
+use crate::session::{Question, Session};
+use crate::trace::What;
+
+/// The longest that stopping a program takes.
+const STOP_MAX: Duration = Duration::from_secs(2);
+/// How long a program that does nothing takes.
+const NOTHING: Duration = Duration::from_millis(5);
+/// The number of a question whose answer nobody waits for.
+const NOBODY: u64 = u64::MAX;
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(crate) struct Host {
+    number: u32,
+    behaviour: Behaviour,
+    /// In percent.
+    speed: u32,
+    executors: Vec<ExecutorKind>,
+    config: Config,
+    /// How far its clock is ahead.
+    clock_ahead: Duration,
+    churn: Option<Churn>,
+    desk: Desk,
+    process: Option<Process>,
+    life: u32,
+    has_departed: bool,
+    pub(crate) has_joined: bool,
+    network: Random,
+    work: Random,
+    fate: Random,
+    pub(crate) n_crashes: u64,
+}
+
+/// What is lost at a crash.
+#[derive(Debug)]
+struct Process {
+    agent: Agent,
+    session: Session,
+    /// The task of each replica that something is done for.
+    busy: BTreeMap<ReplicaId, Task>,
+    next_task: u64,
+    /// When the queue will call.
+    timer: Option<Moment>,
+}
+
+/// Something that is done for a replica.
+#[derive(Clone, Copy, Debug)]
+struct Task {
+    /// Tells it from earlier ones of the same replica.
+    number: u64,
+    is_fetch: bool,
+}
+
+impl Host {
+    /// A host of a crowd, and when it joins.
+    pub(crate) fn new(seed: u64, number: u32, crowd: &Crowd) -> (Self, Duration) {
+        let stream = |purpose| Random::keyed(seed, Entity::Host(number), purpose);
+        let mut nature = stream(Purpose::Nature);
+        let cores = crowd.cores.draw(&mut nature).clamp(1, 1024);
+        let offer = Capacity {
+            cpu_millis: u32::try_from(cores * 1000).expect("at most 1024 cores"),
+            memory_bytes: cores * CORE_MEMORY_BYTES,
+            disk_bytes: 1 << 40,
+        };
+        let host = Self {
+            number,
+            behaviour: crowd.behaviour,
+            speed: u32::try_from(crowd.speed.draw(&mut nature).max(1)).unwrap_or(u32::MAX),
+            executors: crowd.executors.clone(),
+            config: Config::new(offer, nature.number()),
+            clock_ahead: nature.duration(&crowd.clock_ahead),
+            churn: crowd.churn.clone(),
+            desk: Desk::default(),
+            process: None,
+            life: 0,
+            has_departed: false,
+            has_joined: false,
+            network: stream(Purpose::Network),
+            work: stream(Purpose::Work),
+            fate: stream(Purpose::Churn),
+            n_crashes: 0,
+        };
+        (host, nature.duration(&crowd.joins))
+    }
+
+    /// Replicas that it still knows of, while it is there.
+    pub(crate) fn n_tasks(&self) -> usize {
+        let counts = self.process.as_ref().map(|process| process.agent.counts());
+        counts.map_or(0, |counts| {
+            counts.fetching + counts.ready + counts.running + counts.unreported + counts.kept
+        })
+    }
+
+    /// Whether it is down and will come back.
+    pub(crate) const fn is_expected(&self) -> bool {
+        self.process.is_none() && !self.has_departed
+    }
+
+    /// Whether the coordinator can pull an output from it.
+    pub(crate) fn serves(&self, output: Cid, departed: DepartedOutputs) -> bool {
+        let is_there = match departed {
+            DepartedOutputs::Reachable => self.process.is_some() || self.has_departed,
+            DepartedOutputs::Lost => self.process.is_some(),
+        };
+        is_there && self.desk.holds(output)
+    }
+
+    fn clock(&self, now: Moment) -> Timestamp {
+        now.timestamp() + self.clock_ahead
+    }
+}
+
+/// Starting, crashing, returning.
+impl Host {
+    pub(crate) fn start(&mut self, cx: &mut Context) {
+        self.has_joined = true;
+        let leases = self.desk.leases.iter().map(|(&replica, row)| Held {
+            replica,
+            need: cx.jobs.job(row.unit.job).need(),
+            expires_at: row.expires_at,
+        });
+        let restored = Restored {
+            leases: leases.collect(),
+            unreported: self.desk.results.keys().copied().collect(),
+            kept: self.desk.kept.keys().copied().collect(),
+        };
+        self.process = Some(Process {
+            agent: Agent::new(self.config.clone(), restored, self.clock(cx.now)),
+            session: Session::new(cx.now),
+            busy: BTreeMap::new(),
+            next_task: 0,
+            timer: None,
+        });
+        if let Some(churn) = &self.churn {
+            let up = self.fate.duration(&churn.up);
+            cx.after(up, Event::HostCrashes { host: self.number, life: self.life });
+        }
+        self.tell(cx, Fact::Wake);
+        self.go_on(cx);
+    }
+
+    pub(crate) fn on_crash(&mut self, cx: &mut Context, life: u32) {
+        let Some(churn) = &self.churn else { return };
+        if life != self.life || self.process.is_none() || !cx.faults {
+            return;
+        }
+        self.process = None;
+        self.life += 1;
+        self.n_crashes += 1;
+        let (down, departs) = (self.fate.duration(&churn.down), self.fate.chance(churn.departs));
+        let what = if departs { What::HostDeparts } else { What::HostCrashes };
+        cx.note(what, [self.number.into(), self.life.into(), 0]);
+        self.has_departed = departs;
+        if !departs {
+            cx.after(down, Event::HostReturns { host: self.number });
+        }
+    }
+}
+
+/// The agent's loop.
+impl Host {
+    /// Tells the agent something and carries out what it wants.
+    fn tell(&mut self, cx: &mut Context, fact: Fact) {
+        let now = self.clock(cx.now);
+        let mut waiting = vec![fact];
+        while let Some(fact) = waiting.pop() {
+            let Some(process) = &mut self.process else { return };
+            process.agent.handle(now, fact);
+            while let Some(action) = self.process.as_mut().and_then(|p| p.agent.poll_action()) {
+                waiting.extend(self.carry_out(cx, action));
+            }
+        }
+    }
+
+    /// Begins an action. Gives a fact if it is over at once.
+    fn carry_out(&mut self, cx: &mut Context, action: Action) -> Option<Fact> {
+        let question = match action {
+            Action::FetchInputs { replica } => return self.fetch(cx, replica),
+            Action::Start { replica } => return self.run(cx, replica),
+            Action::Abort { replica, reason: _ } => return self.stop(cx, replica),
+            Action::Forget { replica } => {
+                cx.note(What::Forgotten, [self.number.into(), replica.0, 0]);
+                self.desk.forget(replica);
+                return None;
+            }
+            Action::AskForWork { free, leases_max } => Question::Work { free, leases_max },
+            Action::Report { replicas } => Question::Report { replicas },
+            Action::Heartbeat { running, kept } => Question::Heartbeat { running, kept },
+        };
+        let session = &mut self.process.as_mut()?.session;
+        session.ask(question).err().and_then(|question| question.failed())
+    }
+
+    fn fetch(&mut self, cx: &mut Context, replica: ReplicaId) -> Option<Fact> {
+        let Some(row) = self.desk.leases.get(&replica) else {
+            return Some(Fact::Aborted { replica });
+        };
+        let time = self.work.duration(&cx.jobs.job(row.unit.job).plan.fetch);
+        self.occupy(cx, replica, time, TaskEnd::Fetched);
+        None
+    }
+
+    fn run(&mut self, cx: &mut Context, replica: ReplicaId) -> Option<Fact> {
+        let Some(row) = self.desk.leases.get(&replica) else {
+            return Some(Fact::Aborted { replica });
+        };
+        cx.note(What::Started, [self.number.into(), replica.0, row.unit.index]);
+        let job = cx.jobs.job(row.unit.job);
+        let full = self.work.duration(&job.plan.run);
+        let limit = job.spec.limits.wall_time();
+        let time = if self.behaviour.works() { full * 100 / self.speed } else { NOTHING };
+        let end = if time > limit { TaskEnd::RanOut } else { TaskEnd::Ran };
+        self.occupy(cx, replica, time.min(limit), end);
+        None
+    }
+
+    /// Stops a task. It may still come to its own end first, as in life.
+    fn stop(&mut self, cx: &mut Context, replica: ReplicaId) -> Option<Fact> {
+        let process = self.process.as_ref()?;
+        let Some(&task) = process.busy.get(&replica) else {
+            self.desk.leases.remove(&replica);
+            return Some(Fact::Aborted { replica });
+        };
+        let most =
+            if task.is_fetch && !cx.scenario.late_inputs { Duration::ZERO } else { STOP_MAX };
+        let time = self.work.duration(&Spread::times(Duration::ZERO, most));
+        let (task, end) = (task.number, TaskEnd::Stopped);
+        let (host, life) = (self.number, self.life);
+        cx.after(time, Event::TaskEnds { host, life, replica, task, end });
+        None
+    }
+
+    fn occupy(&mut self, cx: &mut Context, replica: ReplicaId, time: Duration, end: TaskEnd) {
+        let Some(process) = &mut self.process else { return };
+        let task = process.next_task;
+        process.next_task += 1;
+        process.busy.insert(replica, Task { number: task, is_fetch: end == TaskEnd::Fetched });
+        let (host, life) = (self.number, self.life);
+        cx.after(time, Event::TaskEnds { host, life, replica, task, end });
+    }
+
+    pub(crate) fn on_task_ends(
+        &mut self,
+        cx: &mut Context,
+        life: u32,
+        (replica, task): (ReplicaId, u64),
+        end: TaskEnd,
+    ) {
+        if life != self.life {
+            return;
+        }
+        let Some(process) = &mut self.process else { return };
+        if process.busy.get(&replica).is_none_or(|busy| busy.number != task) {
+            return;
+        }
+        process.busy.remove(&replica);
+        let fact = match end {
+            TaskEnd::Fetched => {
+                cx.note(What::Fetched, [self.number.into(), replica.0, 0]);
+                Fact::InputsReady { replica }
+            }
+            TaskEnd::Stopped => {
+                cx.note(What::Aborted, [self.number.into(), replica.0, 0]);
+                self.desk.leases.remove(&replica);
+                Fact::Aborted { replica }
+            }
+            TaskEnd::Ran => self.finish(cx, replica, None),
+            TaskEnd::RanOut => {
+                let product = Product { exit: Exit::TimedOut, output: None };
+                self.finish(cx, replica, Some(product))
+            }
+        };
+        self.tell(cx, fact);
+        self.go_on(cx);
+    }
+
+    fn finish(&mut self, cx: &mut Context, replica: ReplicaId, cut: Option<Product>) -> Fact {
+        let Some(row) = self.desk.leases.get(&replica).copied() else {
+            return Fact::Aborted { replica };
+        };
+        let ran = || self.behaviour.run(row.unit, self.number, &mut self.work);
+        let product = cut.unwrap_or_else(ran);
+        cx.note(
+            What::Finished,
+            [self.number.into(), replica.0, u64::from(product.exit.is_success())],
+        );
+        cx.books.computed(replica, product.clone());
+        self.desk.finished(replica, ResultRow { unit: row.unit, product });
+        Fact::Finished { replica }
+    }
+}
+
+/// Questions and answers.
+impl Host {
+    /// Sends what can be sent, and sets the timer.
+    fn go_on(&mut self, cx: &mut Context) {
+        let timeout = cx.scenario.network.timeout;
+        let Some(process) = &mut self.process else { return };
+        if let Some((number, question)) = process.session.next(cx.now, timeout) {
+            self.send(cx, number, &question);
+        }
+        self.set_timer(cx);
+    }
+
+    fn send(&mut self, cx: &mut Context, question: u64, what: &Question) {
+        cx.note(What::Asked, [self.number.into(), question, self.life.into()]);
+        let mut reported = Vec::new();
+        let request = match what {
+            Question::Register => {
+                Request::Register { executors: self.executors.clone(), offer: self.config.offer }
+            }
+            Question::Work { free, leases_max } => Request::Work(WorkRequest {
+                free: *free,
+                leases_max: (*leases_max).min(u32::try_from(LEASES_MAX).unwrap_or(u32::MAX)),
+                executors: self.executors.clone(),
+                cached: vec![],
+            }),
+            Question::Report { replicas } => {
+                reported.extend(replicas.iter().filter(|id| self.desk.results.contains_key(id)));
+                self.steal(cx, &reported);
+                let rows = reported.iter().map(|&id| (id, &self.desk.results[&id]));
+                let name = names::name(self.number);
+                let state = |(id, row): (ReplicaId, &ResultRow)| {
+                    statement(&cx.jobs, id, row.unit, name, &row.product)
+                };
+                Request::Report(rows.map(state).collect())
+            }
+            Question::Heartbeat { running, kept } => {
+                Request::Heartbeat { running: running.clone(), kept: kept.clone() }
+            }
+        };
+        let calling = Calling { host: self.number, life: self.life, question, reported };
+        self.post(cx, calling, request);
+    }
+
+    /// A thief reports its output under the name of everybody else who has the unit.
+    fn steal(&mut self, cx: &mut Context, reported: &[ReplicaId]) {
+        if self.behaviour != Behaviour::Thief {
+            return;
+        }
+        let mut stolen = Vec::new();
+        for id in reported {
+            let row = &self.desk.results[id];
+            for (replica, victim) in cx.books.siblings(*id) {
+                let name = names::name(victim);
+                stolen.push(statement(&cx.jobs, replica, row.unit, name, &row.product));
+            }
+        }
+        if !stolen.is_empty() {
+            let (host, life) = (self.number, self.life);
+            let calling = Calling { host, life, question: NOBODY, reported: vec![] };
+            self.post(cx, calling, Request::Report(stolen));
+        }
+    }
+
+    fn post(&mut self, cx: &mut Context, calling: Calling, request: Request) {
+        for latency in cx.carry(&mut self.network) {
+            let (calling, request) = (calling.clone(), Box::new(request.clone()));
+            cx.after(latency, Event::ToCoordinator { calling, request });
+        }
+    }
+
+    pub(crate) fn on_answer(&mut self, cx: &mut Context, life: u32, number: u64, answer: Answer) {
+        if life != self.life {
+            return;
+        }
+        let Some(process) = &mut self.process else { return };
+        let Some(question) = process.session.answered(number) else { return };
+        cx.note(What::Answered, [self.number.into(), number, self.life.into()]);
+        let heartbeat = cx.scenario.coordinator.heartbeat;
+        match (question, answer) {
+            (Question::Register, Answer::Welcome) => {
+                self.tell(cx, Fact::Welcomed { heartbeat });
+            }
+            (Question::Work { .. }, Answer::Work(leases)) => self.on_leases(cx, &leases),
+            (Question::Report { replicas }, Answer::Reported(verdicts)) => {
+                self.on_verdicts(cx, replicas, &verdicts);
+            }
+            (Question::Heartbeat { .. }, Answer::Heartbeat { abandon, forget }) => {
+                self.tell(cx, Fact::HeartbeatAnswered { abandon, forget });
+            }
+            (question, _) => self.lose_session(cx, Some(question)),
+        }
+        self.go_on(cx);
+    }
+
+    fn on_leases(&mut self, cx: &mut Context, leases: &[Lease]) {
+        let now = self.clock(cx.now);
+        let mut held = Vec::with_capacity(leases.len());
+        for lease in leases {
+            // The wire carries whole milliseconds.
+            let expires_at = now + Duration::from_millis(millis(lease.expires_in));
+            let need = cx.jobs.job(lease.unit.job).need();
+            self.desk.leases.insert(lease.replica, LeaseRow { unit: lease.unit, expires_at });
+            held.push(Held { replica: lease.replica, need, expires_at });
+        }
+        let retry = cx.scenario.coordinator.retry;
+        self.tell(cx, Fact::Assigned { leases: held, retry });
+    }
+
+    fn on_verdicts(&mut self, cx: &mut Context, replicas: Vec<ReplicaId>, verdicts: &[Verdict]) {
+        // What was sent: a result leaves the desk only when it is acknowledged.
+        let sent = replicas.into_iter().filter(|id| self.desk.results.contains_key(id));
+        let sent: Vec<ReplicaId> = sent.collect();
+        let (mut stored, mut refused) = (Vec::new(), Vec::new());
+        for (replica, verdict) in sent.into_iter().zip(verdicts) {
+            let output = self.desk.results.get(&replica).and_then(|row| row.product.output);
+            match (verdict, output) {
+                (Verdict::Stored, Some(output)) => {
+                    self.desk.reported(replica, output);
+                    stored.push(replica);
+                }
+                (Verdict::Stored, None)
+                | (Verdict::TooLate | Verdict::NotYours | Verdict::NotRight, _) => {
+                    refused.push(replica);
+                }
+            }
+        }
+        self.tell(cx, Fact::Reported { stored, refused });
+    }
+
+    fn lose_session(&mut self, cx: &mut Context, question: Option<Question>) {
+        let Some(process) = &mut self.process else { return };
+        for fact in process.session.lost(cx.now, &mut self.network, question) {
+            self.tell(cx, fact);
+        }
+    }
+
+    pub(crate) fn on_announced(&mut self, cx: &mut Context) {
+        if self.process.is_some() {
+            self.tell(cx, Fact::Announced);
+            self.go_on(cx);
+        }
+    }
+}
+
+/// Time.
+impl Host {
+    fn set_timer(&mut self, cx: &mut Context) {
+        let Some(process) = &mut self.process else { return };
+        let wake = process.agent.next_wake().map(|at| Moment::at(at - self.clock_ahead));
+        let next = [wake, process.session.next_timer()].into_iter().flatten().min();
+        let Some(at) = next.map(|at| at.max(cx.now)) else { return };
+        if process.timer.is_none_or(|timer| at < timer) {
+            process.timer = Some(at);
+            let (host, life) = (self.number, self.life);
+            cx.queue.push(at, Event::HostTimer { host, life, at });
+        }
+    }
+
+    pub(crate) fn on_timer(&mut self, cx: &mut Context, life: u32, at: Moment) {
+        let now = self.clock(cx.now);
+        if life != self.life {
+            return;
+        }
+        let Some(process) = &mut self.process else { return };
+        if process.timer != Some(at) {
+            return;
+        }
+        process.timer = None;
+        if process.session.is_overdue(cx.now) {
+            cx.note(What::TimedOut, [self.number.into(), 0, 0]);
+            self.lose_session(cx, None);
+        }
+        let wake = self.process.as_ref().and_then(|process| process.agent.next_wake());
+        if wake.is_some_and(|wake| wake <= now) {
+            cx.note(What::HostWakes, [self.number.into(), 0, 0]);
+            self.tell(cx, Fact::Wake);
+        }
+        self.go_on(cx);
+    }
+}

@@ -1,0 +1,74 @@
+//! Named scenarios: what once went wrong, and limits that are known.
+
+use std::time::Duration;
+
+use crate::{
+    Behaviour, Churn, Counters, Crowd, DepartedOutputs, Judgement, Scenario, Spread, Violation, run,
+};
+
+/// Hosts that report in the first minutes and soon leave for ever.
+fn deserted(outputs: DepartedOutputs) -> Scenario {
+    let seconds = Duration::from_secs;
+    let mut scenario = Scenario::calm(0, 40);
+    let leaves = Churn {
+        up: Spread::times(seconds(60), seconds(240)),
+        down: Spread::Fixed(0),
+        departs: 1.0,
+    };
+    scenario.crowds = vec![Crowd { churn: Some(leaves), ..Crowd::honest(30) }];
+    scenario.coordinator.pull = Spread::times(seconds(30), seconds(90));
+    scenario.faults_end = seconds(900);
+    scenario.patience = seconds(2 * 3600);
+    scenario.reinforcements = 20;
+    scenario.departed_outputs = outputs;
+    scenario
+}
+
+#[test]
+fn a_project_survives_the_loss_of_every_host() {
+    let counters = super::run_held(&deserted(DepartedOutputs::Reachable), 1).counters;
+    assert_eq!((counters.accepted, counters.host_crashes), (40, 30));
+}
+
+/// A known limit of the core: an output that was accepted, but whose holders all left before
+/// it was pulled, is asked for until the end of days. Nobody computes it again.
+#[test]
+fn an_accepted_output_that_is_lost_stalls_its_job() {
+    let outcome = run(&deserted(DepartedOutputs::Lost), 1);
+    assert_eq!(outcome.judgement(), Judgement::LivenessViolated, "{outcome:#?}");
+    let is_it = |violation: &Violation| matches!(violation, Violation::Stalled { done: 40, stored, .. } if *stored < 40);
+    assert!(outcome.violations.iter().all(is_it), "{:#?}", outcome.violations);
+}
+
+/// A known defect of the agent: inputs that arrive while their fetch is being stopped leave
+/// the replica with the agent for ever, and with it the room that it takes.
+#[test]
+fn inputs_that_arrive_after_an_abort_strand_the_replica() {
+    let mut scenario = Scenario::fuzz(198);
+    super::run_held(&scenario, 198);
+    scenario.late_inputs = true;
+    let outcome = run(&scenario, 198);
+    let is_it = |violation: &Violation| matches!(violation, Violation::NotCalm { .. });
+    assert!(outcome.violations.iter().any(is_it), "{outcome:#?}");
+}
+
+/// One colluder less than must agree gets nothing accepted, whatever the quorum.
+#[test]
+fn too_few_colluders_are_harmless() {
+    for (min_quorum, colluders) in [(2, 1), (3, 1), (4, 2), (5, 2)] {
+        let counters = colluding(min_quorum, colluders);
+        assert_eq!(counters.wrong_accepted, 0, "quorum {min_quorum}");
+        assert!(counters.invalid > 0, "quorum {min_quorum}: nobody tried");
+    }
+    // As many as must agree do: the checker above can fail.
+    assert!(colluding(2, 2).wrong_accepted > 0);
+}
+
+fn colluding(min_quorum: u32, colluders: u32) -> Counters {
+    let mut scenario = Scenario::calm(0, 60);
+    let bad = Crowd { behaviour: Behaviour::Colluder, ..Crowd::honest(colluders) };
+    scenario.crowds = vec![Crowd::honest(10), bad];
+    let rules = &mut scenario.jobs[0].validation;
+    (rules.min_quorum, rules.target_nresults) = (min_quorum, min_quorum);
+    super::run_held(&scenario, 3).counters
+}

@@ -6,7 +6,7 @@
 //!  owner ──control───► api  ──┘                        └──► outputs ──chunks───► store
 //! ```
 //!
-//! [`decider`] is the only task that owns the core; everything else checks what comes in,
+//! `decider` is the only task that owns the core; everything else checks what comes in,
 //! and carries out what was decided once it is durable.
 //!
 //! # Crash behaviour

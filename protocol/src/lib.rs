@@ -5,7 +5,7 @@
 //! | [`content`], [`codec`] | content identifiers and canonical DAG-CBOR |
 //! | [`manifest`] | datasets: files, chunks, pages |
 //! | [`job`] | the job file people write, and the specification owners sign |
-//! | [`unit`] | how a job becomes work units, lazily |
+//! | [`mod@unit`] | how a job becomes work units, lazily |
 //! | [`execution`] | limits, exits, usage |
 //! | [`envelope`], [`statement`] | signed statements: charters, results, receipts |
 //! | [`receipt`] | the offline check of a receipt |

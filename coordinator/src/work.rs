@@ -29,8 +29,9 @@ use crate::receipts::Seal;
 
 /// Time between heartbeats of a node.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
-/// When a node that got nothing asks again without being told that there is work.
-const RETRY: Duration = Duration::from_secs(15);
+/// When a node that got nothing asks again without being told that there is work: only in
+/// case it missed the announcement.
+const RETRY: Duration = Duration::from_secs(60);
 /// A stream on which nothing was asked for this long is closed.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
 

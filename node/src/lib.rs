@@ -135,6 +135,8 @@ impl Service {
             tracing::info!(containers = removed.containers, "left-over containers removed");
         }
 
+        replica::clear(peer.store().dir()).await;
+
         let board = Board::default();
         let bench = Bench {
             peer: peer.clone(),
@@ -258,8 +260,11 @@ async fn listen(
         } {
             let ours = Announcement::open(&gossip.data)
                 .is_some_and(|announcement| announcement.project == project);
-            if ours && worker.send(Message::Event(Event::Announced)).await.is_err() {
-                return;
+            if ours {
+                tracing::info!("work announced");
+                if worker.send(Message::Event(Event::Announced)).await.is_err() {
+                    return;
+                }
             }
         }
     }))

@@ -286,6 +286,13 @@ fn unique() -> u64 {
     u64::from(std::process::id()) << 32 | NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+/// Removes what runs of an earlier life left: their folders, and programs, which are laid out
+/// again when they are needed.
+pub(crate) async fn clear(dir: &Path) {
+    remove(&dir.join("work")).await;
+    remove(&dir.join("programs")).await;
+}
+
 /// Removes a folder that may not be there.
 async fn remove(folder: &Path) {
     match tokio::fs::remove_dir_all(folder).await {

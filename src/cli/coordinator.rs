@@ -1,12 +1,15 @@
 //! `dockercomp coordinator`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
+use dockercomp_coordinator::api::types::{CoordinatorStatus, NodeInfo};
 use dockercomp_coordinator::{Options, Service};
 use multiaddr::Multiaddr;
 use serde::Serialize;
 
 use super::start::Start;
+use crate::client::Client;
 use crate::output::{self, Format};
 use crate::paths::{Role, data_dir};
 
@@ -15,6 +18,18 @@ use crate::paths::{Role, data_dir};
 pub(crate) enum Coordinator {
     /// Start a coordinator and print the link with which nodes join.
     Start(StartCoordinator),
+    /// Say what the coordinator on this machine is, and how nodes join it.
+    Status(Where),
+    /// List the nodes that the coordinator on this machine knows.
+    Nodes(Where),
+}
+
+/// Which coordinator is meant.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Where {
+    /// Its data directory.
+    #[arg(long, env = "DOCKERCOMP_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
 }
 
 /// Options of `coordinator start`.
@@ -46,7 +61,71 @@ struct Ready {
 
 impl Coordinator {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<()> {
-        let Self::Start(args) = self;
+        match self {
+            Self::Start(start) => start.run(format).await,
+            Self::Status(at) => {
+                let status: CoordinatorStatus = at.client()?.get("/api/v1/status").await?;
+                output::print(format, &status, |status| {
+                    format!(
+                        "project    {} ({})\njoin with  dockercomp node start '{}'\npeers      {}\n\
+                         disk       {} used",
+                        status.project,
+                        status.name,
+                        status.join_link,
+                        status.peer.peers.len(),
+                        output::size(status.peer.used_bytes),
+                    )
+                });
+                Ok(())
+            }
+            Self::Nodes(at) => {
+                let nodes: Vec<NodeInfo> = at.client()?.get("/api/v1/nodes").await?;
+                output::print(format, &nodes, |nodes| table(nodes));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Where {
+    fn client(&self) -> anyhow::Result<Client> {
+        Client::open(&data_dir(self.data_dir.as_ref(), Role::Coordinator)?)
+    }
+}
+
+fn table(nodes: &[NodeInfo]) -> String {
+    let rows = nodes.iter().map(|node| {
+        vec![
+            node.node.clone(),
+            node.executors.join(","),
+            format!("{:.1}", f64::from(node.cpu_millis) / 1000.0),
+            output::size(node.memory_bytes),
+            node.running.to_string(),
+            node.valid.to_string(),
+            node.invalid.to_string(),
+            node.errors.to_string(),
+            node.no_reply.to_string(),
+            node.last_seen.clone(),
+        ]
+    });
+    let header = [
+        "NODE",
+        "EXECUTOR",
+        "CPUS",
+        "MEMORY",
+        "RUNNING",
+        "VALID",
+        "INVALID",
+        "ERRORS",
+        "NO REPLY",
+        "LAST SEEN",
+    ];
+    output::table(&header, rows)
+}
+
+impl StartCoordinator {
+    async fn run(self, format: Format) -> anyhow::Result<()> {
+        let args = self;
         let shutdown = args.start.shutdown()?;
         let dir = data_dir(args.start.data_dir.as_ref(), Role::Coordinator)?;
         let options = Options {

@@ -7,6 +7,7 @@
 mod bad_input;
 mod crash;
 mod demo;
+mod discovery;
 mod lies;
 mod network;
 mod wordcount;

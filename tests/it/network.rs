@@ -125,8 +125,14 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Starts a bootstrap node and a coordinator.
+    /// Starts a bootstrap node and a coordinator that finds it over TCP.
     pub(crate) fn start() -> Self {
+        Self::start_over("/tcp/")
+    }
+
+    /// Starts a bootstrap node and a coordinator, which knows only those of its addresses that
+    /// contain `transport`. So do the nodes, by the coordinator's join link.
+    pub(crate) fn start_over(transport: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("dockercomp-it-").tempdir().expect("a folder");
         // A fixed port, so that a restarted bootstrap node is where it was.
         let port = free_port().to_string();
@@ -135,7 +141,13 @@ impl Network {
             folder.path().join("bootstrap"),
             strings(&["bootstrap", "start", "--ip", "127.0.0.1", "--port", &port]),
         );
-        let address = bootstrap.ready["addresses"][0].as_str().expect("an address").to_owned();
+        let addresses = bootstrap.ready["addresses"].as_array().expect("a list");
+        let address = addresses
+            .iter()
+            .filter_map(|address| address.as_str())
+            .find(|address| address.contains(transport))
+            .expect("an address of this transport")
+            .to_owned();
         let coordinator = Process::start(
             folder.path().join("coordinator.log"),
             folder.path().join("coordinator"),

@@ -183,10 +183,12 @@ impl Decider {
                         self.on_command(command, &mut step);
                     }
                 }
-                () = sleep => {
-                    self.core.handle(self.clock.now(), Event::DeadlineReached);
-                    self.drain(&mut step);
-                }
+                () = sleep => {}
+            }
+            // Looked at after every batch: commands that never stop must not keep leases alive.
+            if self.core.next_deadline().is_some_and(|at| at <= self.clock.now()) {
+                self.core.handle(self.clock.now(), Event::DeadlineReached);
+                self.drain(&mut step);
             }
             self.commit(step).await?;
         }

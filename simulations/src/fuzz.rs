@@ -36,7 +36,6 @@ impl Scenario {
             patience: (bound + Duration::from_secs(300)) * (replicas + SPARE_ROUNDS),
             reinforcements: replicas,
             departed_outputs: DepartedOutputs::Reachable,
-            late_inputs: false,
             defect: None,
             crowds,
             jobs,

@@ -41,11 +41,6 @@ pub struct Scenario {
     pub reinforcements: u32,
     /// What becomes of the outputs on hosts that leave for ever.
     pub departed_outputs: DepartedOutputs,
-    /// Whether inputs may still arrive while a fetch is being stopped, as they can where the
-    /// two happen side by side. The agent then waits for ever for the end of a fetch that has
-    /// ended: it takes [`InputsReady`](dockercomp_agent::Event::InputsReady) of a replica that
-    /// it is aborting for nothing. Drawn worlds leave it out until it is mended.
-    pub late_inputs: bool,
     /// A deliberate defect, to see that it is found.
     pub defect: Option<Defect>,
 }
@@ -173,7 +168,6 @@ impl Scenario {
             patience: seconds(24 * 3600),
             reinforcements: 0,
             departed_outputs: DepartedOutputs::Reachable,
-            late_inputs: false,
             defect: None,
         }
     }

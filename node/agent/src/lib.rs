@@ -267,6 +267,11 @@ impl Agent {
             Event::Announced => self.ask.due(now),
             Event::Assigned { leases, retry } => self.on_assigned(now, leases, retry),
             Event::AskFailed => self.ask.failed(now),
+            Event::InputsReady { replica } if self.tasks.is_aborting(replica) => {
+                // They arrived while the fetch was being stopped: nothing is under way that
+                // could still say that it has stopped, so ask again.
+                self.actions.push_back(Action::Abort { replica, reason: AbortReason::NotNeeded });
+            }
             Event::InputsReady { replica } => self.tasks.ready(replica),
             Event::Finished { replica } => {
                 if self.tasks.is_unfinished(replica) {

@@ -210,6 +210,23 @@ fn what_is_not_needed_is_stopped() {
     assert!(env.agent.is_idle());
 }
 
+/// The inputs were there a moment before the abort: the replica must not stay for ever.
+#[test]
+fn inputs_that_arrive_after_an_abort_lead_to_another_abort() {
+    let mut env = TestEnv::new();
+    env.assign(&[1]);
+    env.drain();
+    env.advance(HEARTBEAT);
+    env.drain();
+    let abort = Action::Abort { replica: ReplicaId(1), reason: AbortReason::NotNeeded };
+    env.send(Event::HeartbeatAnswered { abandon: vec![ReplicaId(1)], forget: vec![] });
+    env.expect(std::slice::from_ref(&abort));
+    env.send(ready(1));
+    env.expect(&[abort]);
+    env.send(Event::Aborted { replica: ReplicaId(1) });
+    assert!(env.agent.is_idle());
+}
+
 #[test]
 fn a_late_replica_is_not_started() {
     let mut env = TestEnv::new();

@@ -73,7 +73,6 @@ struct Process {
 struct Task {
     /// Tells it from earlier ones of the same replica.
     number: u64,
-    is_fetch: bool,
 }
 
 impl Host {
@@ -246,9 +245,7 @@ impl Host {
             self.desk.leases.remove(&replica);
             return Some(Fact::Aborted { replica });
         };
-        let most =
-            if task.is_fetch && !cx.scenario.late_inputs { Duration::ZERO } else { STOP_MAX };
-        let time = self.work.duration(&Spread::times(Duration::ZERO, most));
+        let time = self.work.duration(&Spread::times(Duration::ZERO, STOP_MAX));
         let (task, end) = (task.number, TaskEnd::Stopped);
         let (host, life) = (self.number, self.life);
         cx.after(time, Event::TaskEnds { host, life, replica, task, end });
@@ -259,7 +256,7 @@ impl Host {
         let Some(process) = &mut self.process else { return };
         let task = process.next_task;
         process.next_task += 1;
-        process.busy.insert(replica, Task { number: task, is_fetch: end == TaskEnd::Fetched });
+        process.busy.insert(replica, Task { number: task });
         let (host, life) = (self.number, self.life);
         cx.after(time, Event::TaskEnds { host, life, replica, task, end });
     }

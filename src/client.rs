@@ -6,7 +6,7 @@ use anyhow::Context;
 use dockercomp_peer::api::{DatasetInfo, Problem, Step};
 use dockercomp_peer::control::Door;
 use futures::StreamExt;
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncBufReadExt;
@@ -93,6 +93,10 @@ impl Client {
             return Ok(response);
         }
         let status = response.status();
+        if status == StatusCode::UNAUTHORIZED {
+            // Another process has taken the port of one that was killed.
+            return Err(nobody(&self.dir).into());
+        }
         let problem: Problem =
             response.json().await.with_context(|| format!("the process answered {status}"))?;
         Err(Failure::from(problem).into())

@@ -1,10 +1,11 @@
 //! From a job file to a signed job: what it refers to is added, then the owner signs.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use dockercomp_coordinator::api::types::Submitted;
+use dockercomp_peer::api::DatasetInfo;
+use dockercomp_peer::clock::Clock;
 use dockercomp_peer::identity;
 use dockercomp_protocol::job::{JobFile, JobSpec, Reference};
 use dockercomp_protocol::{Cid, Timestamp, content, envelope};
@@ -44,8 +45,13 @@ pub(crate) async fn submit(
     let key = identity::load(&client.dir().join(dockercomp_coordinator::OWNER_KEY))
         .context("cannot sign the job: the project's key is needed")?;
     let project = key.public().to_peer_id();
+    let inputs = match inputs {
+        Some(cid) => Some((cid, files_of(client, &cid).await?)),
+        None => None,
+    };
+    let now = Clock::from(Timestamp::default()).now();
     let spec: JobSpec = file
-        .resolve(project, now(), image, module, inputs)
+        .resolve(project, now, image, module, inputs)
         .map_err(|error| Failure::new(Code::Usage, format!("{}: {error}", path.display())))?;
     client.post("/api/v1/jobs", envelope::seal(&key, &spec)).await
 }
@@ -89,11 +95,21 @@ fn parse_cid(text: &str, place: &str) -> anyhow::Result<Cid> {
         .map_err(|error| Failure::new(Code::Usage, format!("{place}: {error}")).into())
 }
 
-fn path_of(path: &Path) -> String {
-    path.display().to_string()
+/// How many files a dataset has, which must be where the job is submitted.
+async fn files_of(client: &Client, cid: &Cid) -> anyhow::Result<u64> {
+    let datasets: Vec<DatasetInfo> = client.get("/api/v1/datasets").await?;
+    let text = cid.to_string();
+    let found = datasets.into_iter().find(|dataset| dataset.cid == text && dataset.complete);
+    found.map(|dataset| dataset.files).ok_or_else(|| {
+        Failure::new(Code::NotFound, format!("dataset {cid} is not here"))
+            .fix(
+                "add it here first (dockercomp dataset add), or fetch it from peers (dockercomp \
+                 dataset get CID)",
+            )
+            .into()
+    })
 }
 
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(dockercomp_protocol::time::millis(since))
+fn path_of(path: &Path) -> String {
+    path.display().to_string()
 }

@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use dockercomp_coordinator::api::types::JobInfo;
 use dockercomp_executor::{Choice, Labels, Program, Run};
 use dockercomp_peer::reply::chain;
 use dockercomp_protocol::job::JobSpec;
@@ -19,7 +20,7 @@ use dockercomp_protocol::{Cid, envelope};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::get_dataset;
+use crate::cli::{get_dataset, verify};
 use crate::client::Client;
 use crate::failure::{Code, Failure};
 
@@ -52,10 +53,11 @@ impl Fetched {
     }
 }
 
-/// Fetches all outputs and receipts of a finished job, and reduces them as the job says.
+/// Fetches all outputs and receipts of a finished job, verifies them, and reduces them as the
+/// job says.
 pub(crate) async fn fetch(
     client: &Client,
-    job: &str,
+    job: &JobInfo,
     into: &Path,
     choice: Choice,
 ) -> anyhow::Result<Fetched> {
@@ -65,7 +67,12 @@ pub(crate) async fn fetch(
         return Err(Failure::new(Code::Conflict, message).fix("name another folder").into());
     }
     fs::create_dir_all(&into).with_context(|| format!("cannot make {}", into.display()))?;
-    unpack(client, job, &into).await?;
+    unpack(client, &job.job, &into).await?;
+    let verified = verify(&into, None)?;
+    if verified.len() as u64 != job.work_units {
+        let message = format!("{} of {} work units arrived", verified.len(), job.work_units);
+        return Err(Failure::new(Code::Verification, message).fix("fetch again").into());
+    }
 
     let sealed = fs::read(into.join("job")).context("the coordinator sent no job")?;
     let spec = envelope::open::<JobSpec>(&sealed).context("the job is not right")?.statement;
@@ -113,10 +120,7 @@ async fn reduce(
     result: &Path,
     choice: Choice,
 ) -> anyhow::Result<String> {
-    let options = dockercomp_executor::Options {
-        node: format!("fetch-{}", std::process::id()),
-        ..dockercomp_executor::Options::default()
-    };
+    let options = executor_options();
     let chosen = dockercomp_executor::choose(choice, &options).await.map_err(|error| {
         Failure::new(Code::Docker, chain(&error)).fix("start the engine, or use --executor wasm")
     })?;
@@ -157,6 +161,23 @@ async fn reduce(
         return Err(Failure::new(Code::JobFailed, message).into());
     }
     Ok(executor.version().to_owned())
+}
+
+/// Removes what a reduction that was cut off left in the engine.
+pub(crate) async fn clean_up() {
+    if let Ok(chosen) = dockercomp_executor::choose(Choice::Docker, &executor_options()).await
+        && let Err(error) = chosen.executor.cleanup().await
+    {
+        tracing::warn!(error = chain(&error), "not everything was removed from the engine");
+    }
+}
+
+/// The name under which this process's reductions are known to the engine.
+fn executor_options() -> dockercomp_executor::Options {
+    dockercomp_executor::Options {
+        node: format!("fetch-{}", std::process::id()),
+        ..dockercomp_executor::Options::default()
+    }
 }
 
 /// Brings the job's program here, as the executor needs it.
@@ -200,6 +221,9 @@ pub(crate) fn check_receipt(
     };
     let proof = receipt::check(&sealed, project).map_err(|error| refuse(chain(&error)))?;
     if let Some(folder) = outputs {
+        if !folder.is_dir() {
+            return Err(refuse(format!("its outputs are not in {}", folder.display())));
+        }
         let found = dockercomp_store::root_of(folder)
             .with_context(|| format!("cannot read {}", folder.display()))?;
         if found != proof.output {

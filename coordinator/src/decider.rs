@@ -14,13 +14,13 @@ use std::sync::Arc;
 use dockercomp_coordinator_core::{
     Action, ApplyError, Config, Core, Event, Granted, RECORD_VERSION, Record,
 };
+use dockercomp_peer::clock::Clock;
 use dockercomp_protocol::wire::work::Verdict;
 use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp, codec};
 use dockercomp_store::{Row, Store, StoreError, Table};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
 use crate::jobs::Jobs;
 use crate::receipts::Seal;
 
@@ -197,12 +197,16 @@ impl Decider {
     fn on_command(&mut self, command: Command, step: &mut Step) {
         match command {
             Command::Event { event, rows, answer } => {
-                step.rows.extend(rows);
                 self.core.handle(self.clock.now(), *event);
                 let answered = self.drain(step).unwrap_or(Answer::Done);
+                // What comes with a refused result is refused as well.
+                if !matches!(&answered, Answer::Verdict(verdict) if *verdict != Verdict::Stored) {
+                    step.rows.extend(rows);
+                }
                 step.answers.push((answer, answered));
             }
-            Command::Look(look) => look(&self.core),
+            // What is seen must be durable: looks wait for the commit.
+            Command::Look(look) => step.looks.push(look),
         }
     }
 
@@ -234,7 +238,7 @@ impl Decider {
     }
 
     async fn commit(&self, step: Step) -> Result<(), StoreError> {
-        let Step { records, rows, answers, effects } = step;
+        let Step { records, rows, answers, effects, looks } = step;
         if !records.is_empty() || !rows.is_empty() {
             let store = self.store.clone();
             tokio::task::spawn_blocking(move || store.append(&records, &rows))
@@ -248,6 +252,9 @@ impl Decider {
         for (answer, answered) in answers {
             let _ = answer.send(answered);
         }
+        for look in looks {
+            look(&self.core);
+        }
         Ok(())
     }
 }
@@ -259,6 +266,7 @@ struct Step {
     rows: Vec<Row>,
     answers: Vec<(oneshot::Sender<Answer>, Answer)>,
     effects: Vec<Effect>,
+    looks: Vec<Look>,
 }
 
 impl Handle {

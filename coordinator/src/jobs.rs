@@ -6,9 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use dockercomp_protocol::envelope::{self, OpenError};
 use dockercomp_protocol::ids::ProjectId;
-use dockercomp_protocol::job::{JobSpec, SpecError, Work};
+use dockercomp_protocol::job::{JobError, JobSpec, Work};
 use dockercomp_protocol::unit::Plan;
 use dockercomp_protocol::{Cid, codec};
 use dockercomp_store::{Row, Store, StoreError, Table, Want};
@@ -26,22 +25,13 @@ pub(crate) struct Job {
     pub(crate) plan: Plan,
 }
 
-/// Why a job was refused.
+/// Why a job was not taken on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum JobError {
-    /// The signature is not right.
-    #[error("the job cannot be opened")]
-    Open(#[from] OpenError),
-    /// It is signed by somebody else.
-    #[error("the job is not signed by the key of project {project}")]
-    Foreign {
-        /// The project of this coordinator.
-        project: ProjectId,
-    },
-    /// It breaks a rule.
-    #[error("the job is refused")]
-    Spec(#[from] SpecError),
+pub enum SubmitError {
+    /// The owner's words are not right.
+    #[error(transparent)]
+    Job(#[from] JobError),
     /// Something it needs is not here.
     #[error("{what} {cid} is not here")]
     Missing {
@@ -50,37 +40,40 @@ pub enum JobError {
         /// Its root.
         cid: Cid,
     },
-    /// An image or module must be one file.
-    #[error("{what} {cid} has {files} files; it must be one archive or program")]
-    NotOneFile {
-        /// Image or module.
+    /// An image or module must be one file, and a dataset what the owner says it is.
+    #[error("{what} {cid} has {files} files, not {expected}")]
+    Files {
+        /// Image, module or dataset.
         what: &'static str,
         /// Its root.
         cid: Cid,
         /// How many files it has.
         files: u64,
+        /// How many it should have.
+        expected: u64,
     },
     /// The store failed.
     #[error("the store could not be read")]
     Store(#[from] StoreError),
 }
 
-/// All jobs of the project.
+/// All jobs of the project; clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Jobs {
     jobs: Arc<RwLock<BTreeMap<Cid, Arc<Job>>>>,
 }
 
 impl Jobs {
-    /// Reads all jobs that were ever accepted. Blocking.
-    pub(crate) fn load(store: &Store, project: ProjectId) -> Result<Self, JobError> {
+    /// Reads all jobs that were ever accepted. Blocking. Whether their data is still here is
+    /// not asked: what was accepted stays accepted.
+    pub(crate) fn load(store: &Store, project: ProjectId) -> Result<Self, SubmitError> {
         const PAGE: usize = 256;
         let jobs = Self::default();
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = store.scan(Table::Jobs, &[], after.as_deref(), PAGE)?;
             for (_, sealed) in &page {
-                jobs.insert(Job::open(store, project, sealed.clone())?);
+                jobs.insert(Job::open(sealed.clone(), project)?);
             }
             match page.last() {
                 Some((key, _)) if page.len() == PAGE => after = Some(key.clone()),
@@ -99,35 +92,40 @@ impl Jobs {
     pub(crate) fn get(&self, cid: &Cid) -> Option<Arc<Job>> {
         self.jobs.read().expect("no holder of this lock panics").get(cid).cloned()
     }
+
+    /// Whether some job needs this dataset.
+    pub(crate) fn need(&self, root: &Cid) -> bool {
+        let jobs = self.jobs.read().expect("no holder of this lock panics");
+        jobs.values().any(|job| job.roots().any(|needed| needed == *root))
+    }
 }
 
 impl Job {
-    /// Opens a submitted job and checks it against the store. Blocking.
-    pub(crate) fn open(
-        store: &Store,
-        project: ProjectId,
-        sealed: Vec<u8>,
-    ) -> Result<Self, JobError> {
-        let opened = envelope::open::<JobSpec>(&sealed)?;
-        let spec = opened.statement;
-        if opened.signer != project || spec.project != project {
-            return Err(JobError::Foreign { project });
+    /// Opens a job that the project must have signed.
+    pub(crate) fn open(sealed: Vec<u8>, project: ProjectId) -> Result<Self, JobError> {
+        let (cid, spec) = JobSpec::open_for(&sealed, project)?;
+        let plan = Plan::new(cid, &spec);
+        Ok(Self { cid, spec, sealed, plan })
+    }
+
+    /// Checks that everything the job needs is here. Blocking.
+    pub(crate) fn check_data(&self, store: &Store) -> Result<(), SubmitError> {
+        let program = &self.spec.program;
+        let mut needs = vec![("image", program.image, 1), ("module", program.module, 1)];
+        if let Work::Files { dataset, files, .. } = &self.spec.work {
+            needs.push(("dataset", Some(*dataset), *files));
         }
-        spec.check()?;
-        for (what, cid) in [("image", spec.program.image), ("module", spec.program.module)] {
+        for (what, cid, expected) in needs {
             let Some(cid) = cid else { continue };
-            let files = held_files(store, what, &cid)?;
-            if files != 1 {
-                return Err(JobError::NotOneFile { what, cid, files });
+            let root = store.root(&cid)?.ok_or(SubmitError::Missing { what, cid })?;
+            if !store.is_complete(&cid, &Want::All)? {
+                return Err(SubmitError::Missing { what, cid });
+            }
+            if root.files != expected {
+                return Err(SubmitError::Files { what, cid, files: root.files, expected });
             }
         }
-        let files = match &spec.work {
-            Work::Files { dataset, .. } => held_files(store, "dataset", dataset)?,
-            Work::Sweep(_) => 0,
-        };
-        let (cid, _) = codec::block(&spec);
-        let plan = Plan::new(cid, &spec, files)?;
-        Ok(Self { cid, spec, sealed, plan })
+        Ok(())
     }
 
     /// The row that makes it durable.
@@ -147,13 +145,5 @@ impl Job {
     /// The description of a work unit and its id.
     pub(crate) fn unit(&self, index: u64) -> Option<(Cid, Vec<u8>)> {
         self.plan.unit(index).map(|unit| codec::block(&unit))
-    }
-}
-
-/// How many files a dataset has that must be here whole.
-fn held_files(store: &Store, what: &'static str, cid: &Cid) -> Result<u64, JobError> {
-    match store.root(cid)? {
-        Some(root) if store.is_complete(cid, &Want::All)? => Ok(root.files),
-        _ => Err(JobError::Missing { what, cid: *cid }),
     }
 }

@@ -21,7 +21,6 @@
 
 mod announce;
 pub mod api;
-mod clock;
 mod decider;
 mod directory;
 mod jobs;
@@ -35,6 +34,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dockercomp_network::{AcceptError, ProvideError, Role};
+use dockercomp_peer::clock::Clock;
 use dockercomp_peer::identity::{self, IdentityError};
 use dockercomp_peer::{Peer, PeerError, control};
 use dockercomp_protocol::envelope;
@@ -47,10 +47,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::decider::ReplayError;
-pub use crate::jobs::JobError;
+pub use crate::jobs::SubmitError;
 
 use crate::announce::Announcer;
-use crate::clock::Clock;
 use crate::decider::Decider;
 use crate::directory::Directory;
 use crate::jobs::Jobs;
@@ -93,7 +92,7 @@ pub enum StartError {
     Replay(#[from] ReplayError),
     /// A job that was accepted cannot be read any more.
     #[error("an accepted job cannot be read")]
-    Jobs(#[from] JobError),
+    Jobs(#[from] SubmitError),
     /// Another part of this process answers nodes already.
     #[error("cannot answer nodes")]
     Accept(#[from] AcceptError),
@@ -133,7 +132,6 @@ impl Service {
             external: options.external,
             bootstrap: options.bootstrap.clone(),
             quota_bytes: None,
-            trusted: None,
             lie: false,
         };
         let (peer, mut helpers) = Peer::start(peer_options, shutdown.clone()).await?;

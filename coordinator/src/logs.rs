@@ -15,6 +15,14 @@ pub(crate) struct Tail {
     pub(crate) text: String,
 }
 
+impl Tail {
+    /// A tail that is safe to print: a node may send anything, a terminal obeys some of it.
+    pub(crate) fn new(node: NodeId, text: &str) -> Self {
+        let safe = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
+        Self { node, text: text.chars().map(safe).collect() }
+    }
+}
+
 /// The row that keeps it.
 pub(crate) fn row(job: &Cid, index: u64, tail: &Tail) -> Row {
     Row::Put { table: Table::Meta, key: key(job, index), value: codec::encode(tail) }

@@ -3,15 +3,15 @@
 //! An output is asked for until it is here: nodes that are away for a while come back. What
 //! arrives is checked against its CID like any other block.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dockercomp_coordinator_core::Event;
+use dockercomp_coordinator_core::{Core, Event, UnitView};
+use dockercomp_peer::reply::chain;
 use dockercomp_peer::{Located, Peer};
 use dockercomp_protocol::{Cid, NodeId};
-use dockercomp_store::Want;
-use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::announce::Announcer;
@@ -22,6 +22,37 @@ use crate::directory::Directory;
 const PARALLEL: usize = 16;
 /// Pause before an output that nobody gave is asked for again.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// How long nodes may give nothing before others' outputs have their turn.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Outputs that are being pulled, and everybody who is known to have them; clones share them.
+#[derive(Clone, Default)]
+struct Wanted {
+    outputs: Arc<Mutex<Holders>>,
+}
+
+/// Who has the output of a work unit, by job and number.
+type Holders = BTreeMap<(Cid, u64), Vec<NodeId>>;
+
+impl Wanted {
+    /// Remembers who has an output. Tells whether it is being pulled already.
+    fn insert(&self, unit: (Cid, u64), holders: Vec<NodeId>) -> bool {
+        self.with(|outputs| outputs.insert(unit, holders).is_some())
+    }
+
+    fn holders(&self, unit: &(Cid, u64)) -> Vec<NodeId> {
+        self.with(|outputs| outputs.get(unit).cloned().unwrap_or_default())
+    }
+
+    fn remove(&self, unit: &(Cid, u64)) {
+        self.with(|outputs| outputs.remove(unit));
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Holders) -> T) -> T {
+        act(&mut self.outputs.lock().expect("no holder of this lock panics"))
+    }
+}
 
 /// Carries out what the decider wants done elsewhere.
 #[derive(Clone)]
@@ -40,7 +71,7 @@ impl Effects {
         shutdown: CancellationToken,
     ) {
         let permits = Arc::new(Semaphore::new(PARALLEL));
-        let under_way: Arc<Mutex<BTreeSet<(Cid, u64)>>> = Arc::default();
+        let wanted = Wanted::default();
         loop {
             let effect = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -50,44 +81,47 @@ impl Effects {
                 None => return,
                 Some(Effect::AnnounceWork) => self.announcer.work(),
                 Some(Effect::FetchOutput { job, index, output, holders }) => {
-                    let holders = self.locate(&holders);
-                    if !under_way.lock().await.insert((job, index)) {
+                    let located = self.locate(&holders);
+                    if wanted.insert((job, index), holders) {
                         // It is being pulled already; now there is one more who has it.
-                        self.peer.add_providers(output, holders).await;
+                        self.peer.add_providers(output, located).await;
                         continue;
                     }
-                    let (this, under_way) = (self.clone(), Arc::clone(&under_way));
+                    let (this, wanted) = (self.clone(), wanted.clone());
                     let (permits, shutdown) = (Arc::clone(&permits), shutdown.clone());
                     tokio::spawn(async move {
                         tokio::select! {
                             () = shutdown.cancelled() => {}
-                            () = this.pull(job, index, output, holders, &permits) => {}
+                            () = this.pull(job, index, output, &wanted, &permits) => {}
                         }
-                        under_way.lock().await.remove(&(job, index));
+                        wanted.remove(&(job, index));
                     });
                 }
             }
         }
     }
 
-    async fn pull(
-        &self,
-        job: Cid,
-        index: u64,
-        output: Cid,
-        holders: Vec<Located>,
-        permits: &Semaphore,
-    ) {
+    async fn pull(&self, job: Cid, index: u64, output: Cid, wanted: &Wanted, permits: &Semaphore) {
         loop {
-            let Ok(_permit) = permits.acquire().await else { return };
-            match self.peer.fetch_private(output, Want::All, holders.clone()).await {
-                Ok(_) => break,
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(%job, index, %output, error, "output not fetched yet");
+            let owed = move |core: &Core| match core.explain_unit(job, index) {
+                Some(UnitView::Accepted { stored, .. }) => !stored,
+                _ => false,
+            };
+            if !self.decider.look(owed).await.unwrap_or(false) {
+                // Its job was cancelled meanwhile.
+                return;
+            }
+            {
+                let Ok(_permit) = permits.acquire().await else { return };
+                let holders = self.locate(&wanted.holders(&(job, index)));
+                match self.peer.fetch_output(output, holders, PATIENCE).await {
+                    Ok(()) => break,
+                    Err(error) => {
+                        let error = chain(&error);
+                        tracing::warn!(%job, index, %output, error, "output not fetched yet");
+                    }
                 }
             }
-            drop(_permit);
             tokio::time::sleep(RETRY).await;
         }
         // The decider is gone only while the process stops; then it is asked for again.

@@ -19,6 +19,7 @@ use dockercomp_protocol::wire::work::{
     Verdict, WorkRequest,
 };
 use dockercomp_protocol::{Cid, codec};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::decider::{Answer, Handle as Decider, Stopped};
@@ -34,6 +35,9 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(60);
 /// A stream on which nothing was asked for this long is closed.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
+
+/// A node that takes no answer for this long is given up.
+const WRITE_MAX: Duration = Duration::from_secs(30);
 
 /// All that is needed to answer a node.
 #[derive(Clone)]
@@ -97,11 +101,12 @@ impl Server {
             };
             let malformed = response == Response::Refused(Refusal::Malformed);
             let bytes = codec::encode(&response);
-            let written = write_frame(&mut stream, &bytes, WORK_MESSAGE_BYTES_MAX).await;
-            if written.is_err() && !leased.is_empty() {
+            let write = write_frame(&mut stream, &bytes, WORK_MESSAGE_BYTES_MAX);
+            let written = matches!(tokio::time::timeout(WRITE_MAX, write).await, Ok(Ok(())));
+            if !written && !leased.is_empty() {
                 let _ = self.decider.tell(Event::LeasesUndelivered { replicas: leased }).await;
             }
-            if written.is_err() || malformed {
+            if !written || malformed {
                 return;
             }
         }
@@ -125,7 +130,8 @@ impl Server {
         node: NodeId,
         request: WorkRequest,
     ) -> (Response, Vec<dockercomp_protocol::ReplicaId>) {
-        for root in &request.cached {
+        // Only what jobs need is remembered: a node may name anything.
+        for root in request.cached.iter().filter(|root| self.jobs.need(root)) {
             self.directory.holds(node, *root);
         }
         let Ok(Answer::Leases(granted)) =
@@ -191,7 +197,11 @@ impl Server {
         for (result, report) in opened {
             pending.push(match result {
                 Ok(result) if result.node != node => Err(Verdict::NotYours),
-                Ok(result) => self.begin_report(result, report).await,
+                Ok(result) => match self.begin_report(result, report).await {
+                    Ok(begun) => begun,
+                    // A verdict would make the node throw its work away.
+                    Err(Stopped) => return busy(),
+                },
                 Err(error) => {
                     tracing::warn!(%node, %error, "result refused");
                     Err(Verdict::NotRight)
@@ -215,26 +225,23 @@ impl Server {
         &self,
         result: ResultStatement,
         report: Report,
-    ) -> Result<tokio::sync::oneshot::Receiver<Answer>, Verdict> {
+    ) -> Result<Result<oneshot::Receiver<Answer>, Verdict>, Stopped> {
         let replica = result.replica;
-        let granted = self.decider.look(move |core| core.unit_of(replica)).await;
-        let granted = granted.map_err(|Stopped| Verdict::TooLate)?;
+        let granted = self.decider.look(move |core| core.unit_of(replica)).await?;
+        let mut rows = Vec::new();
         // A replica whose unit is over and forgotten is answered by the core.
         if let Some((job, index)) = granted {
             let unit = self.jobs.get(&job).and_then(|job| job.unit(index));
             if job != result.job || unit.is_none_or(|(cid, _)| cid != result.unit) {
-                return Err(Verdict::NotRight);
+                return Ok(Err(Verdict::NotRight));
             }
             if !result.exit.is_success() {
-                let tail = Tail { node: result.node, text: report.log_tail };
-                let row = logs::row(&job, index, &tail);
-                let event =
-                    Event::ResultReported { result: Box::new(result), sealed: report.result };
-                return self.decider.begin(event, vec![row]).await.map_err(|_| Verdict::TooLate);
+                let tail = Tail::new(result.node, &report.log_tail);
+                rows.push(logs::row(&job, index, &tail));
             }
         }
         let event = Event::ResultReported { result: Box::new(result), sealed: report.result };
-        self.decider.begin(event, Vec::new()).await.map_err(|Stopped| Verdict::TooLate)
+        self.decider.begin(event, rows).await.map(Ok)
     }
 
     async fn on_heartbeat(

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use dockercomp_protocol::envelope::{self, OpenError};
 use dockercomp_protocol::ids::ProjectId;
-use dockercomp_protocol::job::{JobSpec, SpecError, Work};
+use dockercomp_protocol::job::{JobError, JobSpec};
 use dockercomp_protocol::unit::{Plan, WorkUnit};
 use dockercomp_protocol::{Cid, codec};
 
@@ -22,15 +21,13 @@ pub(crate) struct Job {
 
 /// Why a lease is not worked on.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum JobError {
-    #[error("the job cannot be opened")]
-    Open(#[from] OpenError),
-    #[error("the job is not signed by the project")]
-    Foreign,
+pub(crate) enum LeaseError {
+    #[error("the coordinator did not answer")]
+    NoAnswer,
+    #[error(transparent)]
+    Job(#[from] JobError),
     #[error("the job is not the one that was asked for")]
     Other,
-    #[error("the job breaks a rule")]
-    Spec(#[from] SpecError),
     #[error("the work unit cannot be read")]
     Unit(#[from] codec::DecodeError),
     #[error("the work unit is not one of the job that the owner signed")]
@@ -40,30 +37,16 @@ pub(crate) enum JobError {
 impl Job {
     /// Opens a job that the project must have signed.
     pub(crate) fn open(sealed: Vec<u8>, project: ProjectId) -> Result<Self, JobError> {
-        let opened = envelope::open::<JobSpec>(&sealed)?;
-        if opened.signer != project || opened.statement.project != project {
-            return Err(JobError::Foreign);
-        }
-        opened.statement.check()?;
-        let (cid, _) = codec::block(&opened.statement);
-        Ok(Self { cid, spec: opened.statement, sealed })
+        let (cid, spec) = JobSpec::open_for(&sealed, project)?;
+        Ok(Self { cid, spec, sealed })
     }
 
     /// Reads a work unit and checks that it follows from what the owner signed, so that not
     /// even the coordinator can have something else run.
-    pub(crate) fn unit(&self, bytes: &[u8]) -> Result<WorkUnit, JobError> {
+    pub(crate) fn unit(&self, bytes: &[u8]) -> Result<WorkUnit, LeaseError> {
         let unit: WorkUnit = codec::decode(bytes)?;
-        let files = match (&self.spec.work, &unit.inputs) {
-            (Work::Sweep(_), None) => 0,
-            (Work::Files { .. }, Some(inputs)) => inputs.first + u64::from(inputs.count),
-            (Work::Sweep(_), Some(_)) | (Work::Files { .. }, None) => {
-                return Err(JobError::ForeignUnit);
-            }
-        };
-        // How many files the dataset has is not known here; up to the last file of this work
-        // unit the plan is the same.
-        let planned = Plan::new(self.cid, &self.spec, files)?.unit(unit.index);
-        if planned.as_ref() == Some(&unit) { Ok(unit) } else { Err(JobError::ForeignUnit) }
+        let planned = Plan::new(self.cid, &self.spec).unit(unit.index);
+        if planned.as_ref() == Some(&unit) { Ok(unit) } else { Err(LeaseError::ForeignUnit) }
     }
 }
 
@@ -98,14 +81,14 @@ mod tests {
 
     use super::*;
 
-    fn job(split: &str) -> Job {
+    fn job(split: &str, files: u64) -> Job {
         let text = format!(
             "version = 1\nname = \"j\"\n[program]\nmodule = \"file:m\"\nargs = [\"run\"]\n{split}"
         );
         let some = Some(chunk_cid(b"some"));
         let spec = JobFile::parse(&text)
             .expect("a job file")
-            .resolve(NodeId::random(), Timestamp(0), None, some, some)
+            .resolve(NodeId::random(), Timestamp(0), None, some, some.map(|cid| (cid, files)))
             .expect("a job");
         let (cid, _) = codec::block(&spec);
         Job { cid, spec, sealed: Vec::new() }
@@ -116,14 +99,19 @@ mod tests {
         for (split, files) in
             [("[sweep]\nx = [1, 2, 3]\n", 0), ("[inputs]\nfiles_per_unit = 4\n", 11)]
         {
-            let job = job(split);
-            let plan = Plan::new(job.cid, &job.spec, files).expect("a plan");
+            let job = job(split, files);
+            let plan = Plan::new(job.cid, &job.spec);
             for index in 0..plan.units() {
                 let unit = plan.unit(index).expect("within the plan");
                 assert_eq!(job.unit(&codec::encode(&unit)).expect("planned"), unit);
                 let mut other = unit.clone();
                 other.args = vec!["rm".into()];
                 assert!(job.unit(&codec::encode(&other)).is_err());
+                if let Some(inputs) = &mut unit.clone().inputs {
+                    inputs.count -= 1;
+                    let fewer = WorkUnit { inputs: Some(inputs.clone()), ..unit.clone() };
+                    assert!(job.unit(&codec::encode(&fewer)).is_err());
+                }
             }
         }
     }

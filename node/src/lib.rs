@@ -24,6 +24,7 @@ mod replica;
 mod session;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,11 +32,13 @@ use std::sync::Arc;
 use dockercomp_agent::{Agent, Config, Event, Restored};
 use dockercomp_executor::{Choice, ChooseError, CleanupError, Executor};
 use dockercomp_network::{Role, SubscribeError};
+use dockercomp_peer::clock::Clock;
 use dockercomp_peer::{Peer, PeerError, control};
 use dockercomp_protocol::ids::{NodeId, ProjectId};
 use dockercomp_protocol::link::JoinLink;
 use dockercomp_protocol::statement::Announcement;
 use dockercomp_protocol::wire::work::{Capacity, Register};
+use dockercomp_protocol::{Cid, Timestamp};
 use dockercomp_store::StoreError;
 use multiaddr::Multiaddr;
 use tokio::sync::mpsc;
@@ -46,7 +49,7 @@ pub use crate::fault::Fault;
 
 use crate::api::{ApiState, Board};
 use crate::desk::Desk;
-use crate::jobs::{Job, Jobs};
+use crate::jobs::{Job, Jobs, LeaseError};
 use crate::office::{Office, agent_lease};
 use crate::replica::{Bench, Hints, Replica, unit_cid};
 use crate::session::Session;
@@ -120,7 +123,6 @@ impl Service {
             external: options.external,
             bootstrap: options.link.via.clone(),
             quota_bytes: Some(options.offer.disk_bytes),
-            trusted: None,
             lie: options.faults.contains(&Fault::WrongChunks),
         };
         let (peer, mut helpers) = Peer::start(peer_options, shutdown.clone()).await?;
@@ -144,6 +146,7 @@ impl Service {
             board: board.clone(),
             faults: options.faults.into(),
             hints: Hints::default(),
+            outputs: Arc::default(),
             stopping: shutdown.clone(),
         };
         let register = Register {
@@ -156,9 +159,11 @@ impl Service {
         let (session, asking) = Session::new(peer.network().clone(), project, register, welcomes);
         let (sender, messages) = worker::channel();
         let desk = Desk::new(peer.store().clone());
-        let (restored, replicas) = restore(&desk, project).await?;
-        let seed = rand_seed(&peer);
-        let agent = Agent::new(Config::new(options.offer, seed), restored, worker::now());
+        let (restored, replicas, outputs) = restore(&desk, project).await?;
+        peer.review_outputs(&outputs).await?;
+        let seed = u64::from_le_bytes(*peer.id().to_bytes().last_chunk().expect("a long id"));
+        let clock = Clock::from(Timestamp::default());
+        let agent = Agent::new(Config::new(options.offer, seed), restored, clock.now());
         let office = Office {
             project,
             bench,
@@ -166,6 +171,7 @@ impl Service {
             desk,
             jobs: Jobs::default(),
             worker: sender.clone(),
+            clock,
         };
         let worker = Worker::new(agent, Arc::new(office), board.clone(), messages, replicas);
         helpers.push(tokio::spawn(session.run(shutdown.clone())));
@@ -215,10 +221,15 @@ impl Service {
 }
 
 /// Reads the desk.
-async fn restore(desk: &Desk, project: ProjectId) -> Result<(Restored, Vec<Replica>), StoreError> {
+async fn restore(
+    desk: &Desk,
+    project: ProjectId,
+) -> Result<(Restored, Vec<Replica>, BTreeSet<Cid>), StoreError> {
     let desk = desk.clone();
     let read = tokio::task::spawn_blocking(move || {
         let (leases, results, kept) = (desk.leases()?, desk.results()?, desk.kept()?);
+        let outputs = results.iter().filter_map(|(_, result)| result.output);
+        let outputs = outputs.chain(kept.iter().filter_map(|(_, kept)| kept.output)).collect();
         let mut restored = Restored {
             leases: Vec::new(),
             unreported: results.into_iter().map(|(replica, _)| replica).collect(),
@@ -226,7 +237,7 @@ async fn restore(desk: &Desk, project: ProjectId) -> Result<(Restored, Vec<Repli
         };
         let mut replicas = Vec::new();
         for (id, row) in leases {
-            let opened = Job::open(row.job, project).and_then(|job| {
+            let opened = Job::open(row.job, project).map_err(LeaseError::from).and_then(|job| {
                 let unit = job.unit(&row.unit)?;
                 Ok(Replica { id, job: Arc::new(job), unit, unit_cid: unit_cid(&row.unit) })
             });
@@ -239,7 +250,7 @@ async fn restore(desk: &Desk, project: ProjectId) -> Result<(Restored, Vec<Repli
                 Err(_) => desk.dropped(id)?,
             }
         }
-        Ok((restored, replicas))
+        Ok((restored, replicas, outputs))
     });
     read.await.expect("reading does not panic")
 }
@@ -254,13 +265,16 @@ async fn listen(
     let is_right = |bytes: &[u8]| Announcement::open(bytes).is_some();
     let mut subscription = peer.network().subscribe(Announcement::TOPIC, is_right).await?;
     Ok(tokio::spawn(async move {
+        let mut latest = Timestamp::default();
         while let Some(gossip) = tokio::select! {
             () = shutdown.cancelled() => None,
             gossip = subscription.next() => gossip,
         } {
-            let ours = Announcement::open(&gossip.data)
-                .is_some_and(|announcement| announcement.project == project);
-            if ours {
+            // An old one that somebody repeats is no news.
+            let news = Announcement::open(&gossip.data)
+                .filter(|news| news.project == project && news.issued_at > latest);
+            if let Some(news) = news {
+                latest = news.issued_at;
                 tracing::info!("work announced");
                 if worker.send(Message::Event(Event::Announced)).await.is_err() {
                     return;
@@ -289,14 +303,4 @@ async fn greet(
             return;
         }
     }
-}
-
-/// Differs from node to node and from start to start.
-fn rand_seed(peer: &Peer) -> u64 {
-    let hash = blake3::hash(&[peer.id().to_bytes(), now_bytes()].concat());
-    u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("32 bytes hold 8"))
-}
-
-fn now_bytes() -> Vec<u8> {
-    worker::now().0.to_le_bytes().to_vec()
 }

@@ -6,21 +6,23 @@ use std::time::Duration;
 
 use dockercomp_agent::{Event, Lease};
 use dockercomp_peer::Located;
+use dockercomp_peer::clock::Clock;
 use dockercomp_peer::reply::chain;
 use dockercomp_protocol::ids::ProjectId;
 use dockercomp_protocol::limits::CACHED_ROOTS_MAX;
+use dockercomp_protocol::unit::WorkUnit;
 use dockercomp_protocol::wire::work::{
     Assignment, Capacity, Hint, Report, Request, Response, Verdict, WorkRequest,
 };
-use dockercomp_protocol::{Cid, ReplicaId, wire};
+use dockercomp_protocol::{Cid, ReplicaId, codec, wire};
 use dockercomp_store::{Kind, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::desk::{Desk, KeptRow, LeaseRow, ResultRow};
-use crate::jobs::{Job, JobError, Jobs};
-use crate::replica::{Bench, Replica, unit_cid};
+use crate::jobs::{Job, Jobs, LeaseError};
+use crate::replica::{Bench, Outcome, Replica, unit_cid};
 use crate::session::{Handle as Session, NoAnswer};
-use crate::worker::{Message, Sender, now};
+use crate::worker::{Message, Sender};
 
 /// Everything that dealings need.
 pub(crate) struct Office {
@@ -30,11 +32,15 @@ pub(crate) struct Office {
     pub(crate) desk: Desk,
     pub(crate) jobs: Jobs,
     pub(crate) worker: Sender,
+    pub(crate) clock: Clock,
 }
 
 impl Office {
     /// Asks for leases, checks them, and remembers them.
-    pub(crate) async fn ask_for_work(&self, free: Capacity, leases_max: u32) {
+    pub(crate) async fn ask_for_work(&self, mut free: Capacity, leases_max: u32) {
+        let store = self.bench.peer.store().clone();
+        let used = tokio::task::spawn_blocking(move || store.used_bytes()).await;
+        free.disk_bytes = free.disk_bytes.saturating_sub(used.unwrap_or_default());
         let request = WorkRequest {
             free,
             leases_max: leases_max.min(wire_leases_max()),
@@ -59,14 +65,13 @@ impl Office {
         for lease in leases {
             match self.check(&lease).await {
                 Ok(replica) => {
-                    let expires_at = now() + Duration::from_millis(lease.expires_in_ms);
+                    let expires_at = self.clock.now() + Duration::from_millis(lease.expires_in_ms);
                     let job = replica.job.sealed.clone();
                     rows.push((replica.id, LeaseRow { unit: lease.unit, job, expires_at }));
                     replicas.push((replica.clone(), agent_lease(&replica, expires_at)));
                 }
                 Err(error) => {
-                    let error = error.map_or_else(|| "no answer".to_owned(), |e| chain(&e));
-                    tracing::warn!(replica = %lease.replica, error, "lease refused");
+                    tracing::warn!(replica = %lease.replica, error = chain(&error), "lease refused");
                 }
             }
         }
@@ -79,17 +84,18 @@ impl Office {
 
     /// Checks that a lease is one of a job that the owner signed. Asks for the job if this
     /// node has not met it.
-    async fn check(&self, lease: &wire::work::Lease) -> Result<Replica, Option<JobError>> {
-        let unit: dockercomp_protocol::unit::WorkUnit =
-            dockercomp_protocol::codec::decode(&lease.unit).map_err(JobError::from)?;
+    async fn check(&self, lease: &wire::work::Lease) -> Result<Replica, LeaseError> {
+        let unit: WorkUnit = codec::decode(&lease.unit)?;
         let job = match self.jobs.get(&unit.job) {
             Some(job) => job,
             None => {
                 let answer = self.session.ask(Request::Job { job: unit.job }).await;
-                let Ok(Response::Job { job: sealed }) = answer else { return Err(None) };
+                let Ok(Response::Job { job: sealed }) = answer else {
+                    return Err(LeaseError::NoAnswer);
+                };
                 let job = Job::open(sealed, self.project)?;
                 if job.cid != unit.job {
-                    return Err(Some(JobError::Other));
+                    return Err(LeaseError::Other);
                 }
                 self.jobs.insert(job)
             }
@@ -100,18 +106,11 @@ impl Office {
 
     /// Brings inputs and program of a replica here.
     pub(crate) async fn fetch_inputs(&self, replica: Replica, cancel: CancellationToken) {
-        let prepared = tokio::select! {
-            () = cancel.cancelled() => None,
-            prepared = self.bench.prepare(&replica) => Some(prepared),
-        };
         let id = replica.id;
-        let event = match prepared {
+        let event = match self.bench.prepare(&replica, &cancel).await {
             None => self.abort(id).await,
             Some(Ok(())) => Event::InputsReady { replica: id },
-            Some(Err(error)) => {
-                tracing::warn!(replica = %id, error = chain(&error), "replica cannot start");
-                self.finish(id, self.bench.failed(&replica, &error)).await
-            }
+            Some(Err(outcome)) => self.finish(id, outcome).await,
         };
         self.tell(Message::Ended { replica: id, event }).await;
     }
@@ -120,14 +119,14 @@ impl Office {
     pub(crate) async fn run(&self, replica: Replica, cancel: CancellationToken) {
         let id = replica.id;
         let event = match self.bench.run(&replica, &cancel).await {
-            Some(result) => self.finish(id, result).await,
+            Some(outcome) => self.finish(id, outcome).await,
             None => self.abort(id).await,
         };
         self.tell(Message::Ended { replica: id, event }).await;
     }
 
-    async fn finish(&self, replica: ReplicaId, result: ResultRow) -> Event {
-        match self.at_desk(move |desk| desk.finished(replica, &result)).await {
+    async fn finish(&self, replica: ReplicaId, outcome: Outcome) -> Event {
+        match self.at_desk(move |desk| desk.finished(replica, &outcome.row)).await {
             Ok(()) => Event::Finished { replica },
             // What cannot be made durable is not promised to anybody.
             Err(_) => Event::Aborted { replica },
@@ -205,6 +204,7 @@ impl Office {
 
     /// Forgets a replica and, unless another one gave the same, its output.
     pub(crate) async fn forget(&self, replica: ReplicaId) {
+        let _outputs = self.bench.outputs.write().await;
         let forgotten = self.at_desk(move |desk| {
             let output = desk.forget(replica)?;
             Ok(match output {
@@ -213,7 +213,7 @@ impl Office {
             })
         });
         if let Ok(Some(output)) = forgotten.await
-            && let Err(error) = self.bench.peer.forget(output).await
+            && let Err(error) = self.bench.peer.forget_output(output).await
         {
             tracing::warn!(%output, %error, "output not removed");
         }
@@ -238,8 +238,12 @@ impl Office {
     ) -> Result<T, StoreError> {
         let desk = self.desk.clone();
         let done = tokio::task::spawn_blocking(move || act(&desk)).await;
-        done.expect("the desk does not panic")
-            .inspect_err(|error| tracing::error!(error = chain(error), "the store failed"))
+        done.expect("the desk does not panic").inspect_err(|error| {
+            // A node that cannot keep its promises makes none: it stops, and goes on from its
+            // desk when it is started again.
+            tracing::error!(error = chain(error), "the store failed, the node stops");
+            self.bench.stopping.cancel();
+        })
     }
 
     async fn tell(&self, message: Message) {

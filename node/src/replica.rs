@@ -17,7 +17,8 @@ use dockercomp_protocol::limits::{CHUNK_BYTES_DEFAULT, LOG_TAIL_BYTES_MAX};
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::unit::WorkUnit;
 use dockercomp_protocol::{Cid, ReplicaId, content, envelope};
-use dockercomp_store::{AddOptions, Kind, Want};
+use dockercomp_store::{AddError, AddOptions, Kind, Want};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Board;
@@ -25,8 +26,8 @@ use crate::desk::ResultRow;
 use crate::fault::{self, Fault};
 use crate::jobs::Job;
 
-/// Pause before a run is tried again after the engine failed.
-const ENGINE_PAUSE: Duration = Duration::from_secs(3);
+/// Pause before something is tried again that this node had trouble with.
+const PAUSE: Duration = Duration::from_secs(3);
 
 /// A replica and what it is about.
 #[derive(Clone, Debug)]
@@ -45,6 +46,9 @@ pub(crate) struct Bench {
     pub(crate) board: Board,
     pub(crate) faults: Arc<[Fault]>,
     pub(crate) hints: Hints,
+    /// Read while an output is made and put on the desk, written while one is forgotten: two
+    /// replicas may have the same output.
+    pub(crate) outputs: Arc<RwLock<()>>,
     /// Cancelled when the node stops.
     pub(crate) stopping: CancellationToken,
 }
@@ -66,9 +70,9 @@ impl Hints {
     }
 }
 
-/// Why a replica cannot start. It ends with `Exit::NotStarted` and this as its log.
+/// Why an attempt at a replica did not lead to a result.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PrepareFailed {
+pub(crate) enum Trouble {
     #[error("the job has nothing that {0} can run")]
     NoProgram(ExecutorKind),
     #[error("the program or the inputs are not to be had")]
@@ -79,13 +83,62 @@ pub(crate) enum PrepareFailed {
     EmptyProgram,
     #[error("the program cannot be loaded")]
     Load(#[from] PrepareError),
+    #[error("the program cannot be run")]
+    Run(#[from] RunError),
+    #[error("the output cannot be kept")]
+    Output(#[from] AddError),
     #[error("the working directory cannot be used")]
     Io(#[from] io::Error),
 }
 
+impl Trouble {
+    /// Whether no node could do better. Everything else is this node's or its network's
+    /// trouble: it waits until that is over, and blames nobody.
+    fn is_programs_fault(&self) -> bool {
+        match self {
+            Self::NoProgram(_) | Self::EmptyProgram => true,
+            Self::Load(error) => error.is_programs_fault(),
+            Self::Output(AddError::Kind { .. } | AddError::Name { .. } | AddError::Manifest(_)) => {
+                true
+            }
+            Self::Fetch(_) | Self::Stage(_) | Self::Run(_) | Self::Output(_) | Self::Io(_) => false,
+        }
+    }
+}
+
+/// A replica's result. Until it is on the desk, its output must not be taken for forgotten.
+pub(crate) struct Outcome {
+    pub(crate) row: ResultRow,
+    _output: Option<OwnedRwLockReadGuard<()>>,
+}
+
 impl Bench {
     /// Brings the inputs and the program of a replica here and makes the program ready.
-    pub(crate) async fn prepare(&self, replica: &Replica) -> Result<(), PrepareFailed> {
+    /// Nothing if it was cancelled; a result if the program is at fault.
+    pub(crate) async fn prepare(
+        &self,
+        replica: &Replica,
+        cancel: &CancellationToken,
+    ) -> Option<Result<(), Outcome>> {
+        loop {
+            let prepared = tokio::select! {
+                () = cancel.cancelled() => return None,
+                prepared = self.try_prepare(replica) => prepared,
+            };
+            match prepared {
+                Ok(()) => {
+                    self.board.trouble(None);
+                    return Some(Ok(()));
+                }
+                Err(trouble) if trouble.is_programs_fault() => {
+                    return Some(Err(self.failed(replica, &trouble)));
+                }
+                Err(trouble) => self.wait_out(replica, &trouble, cancel).await?,
+            }
+        }
+    }
+
+    async fn try_prepare(&self, replica: &Replica) -> Result<(), Trouble> {
         let root = self.program_root(replica)?;
         self.peer.fetch(root, Want::All, self.hints.of(&root), None).await?;
         if let Some(inputs) = &replica.unit.inputs {
@@ -103,51 +156,66 @@ impl Bench {
         &self,
         replica: &Replica,
         cancel: &CancellationToken,
-    ) -> Option<ResultRow> {
+    ) -> Option<Outcome> {
         let folder = self.peer.store().dir().join("work").join(replica.id.to_string());
-        let ran = self.run_in(replica, &folder, cancel).await;
+        let ended = loop {
+            match self.try_run(replica, &folder, cancel).await {
+                Ok(outcome) => {
+                    self.board.trouble(None);
+                    break Some(outcome);
+                }
+                Err(Trouble::Run(RunError::Cancelled)) => break None,
+                Err(trouble) if trouble.is_programs_fault() => {
+                    break Some(self.failed(replica, &trouble));
+                }
+                Err(trouble) => {
+                    if self.wait_out(replica, &trouble, cancel).await.is_none() {
+                        break None;
+                    }
+                }
+            }
+        };
         remove(&folder).await;
-        match ran {
-            Ok(result) => result,
-            Err(error) => Some(self.failed(replica, &error)),
-        }
+        ended
     }
 
-    /// The result of a replica that could not even start.
-    pub(crate) fn failed(&self, replica: &Replica, error: &PrepareFailed) -> ResultRow {
-        let finished =
-            Finished { exit: Exit::NotStarted, usage: Usage::default(), log_tail: chain(error) };
-        self.seal(replica, finished, None)
-    }
-
-    async fn run_in(
+    async fn try_run(
         &self,
         replica: &Replica,
         folder: &Path,
         cancel: &CancellationToken,
-    ) -> Result<Option<ResultRow>, PrepareFailed> {
+    ) -> Result<Outcome, Trouble> {
         let program = self.program(self.program_root(replica)?).await?;
-        loop {
-            let run = self.lay_out(replica, folder, program.clone()).await?;
-            let output = run.output.clone();
-            match self.executor.run(run, cancel.clone()).await {
-                Ok(finished) => {
-                    self.board.trouble(None);
-                    return Ok(Some(self.conclude(replica, finished, &output).await));
-                }
-                Err(RunError::Cancelled) => return Ok(None),
-                Err(error) => {
-                    // The engine's fault, not the program's: the work waits until it is back.
-                    let trouble = chain(&error);
-                    tracing::warn!(replica = %replica.id, trouble, "executor failed, trying again");
-                    self.board.trouble(Some(trouble));
-                }
-            }
-            tokio::select! {
-                () = cancel.cancelled() => return Ok(None),
-                () = tokio::time::sleep(ENGINE_PAUSE) => {}
-            }
+        let run = self.lay_out(replica, folder, program).await?;
+        let output = run.output.clone();
+        let finished = self.executor.run(run, cancel.clone()).await?;
+        self.conclude(replica, finished, &output).await
+    }
+
+    /// Says what is wrong and waits a moment. Nothing if it was cancelled meanwhile.
+    async fn wait_out(
+        &self,
+        replica: &Replica,
+        trouble: &Trouble,
+        cancel: &CancellationToken,
+    ) -> Option<()> {
+        let text = chain(trouble);
+        tracing::warn!(replica = %replica.id, trouble = text, "trouble on this node, trying again");
+        self.board.trouble(Some(text));
+        tokio::select! {
+            () = cancel.cancelled() => None,
+            () = tokio::time::sleep(PAUSE) => Some(()),
         }
+    }
+
+    /// The result of a replica whose program is at fault.
+    fn failed(&self, replica: &Replica, trouble: &Trouble) -> Outcome {
+        let exit = match trouble {
+            Trouble::Output(_) => Exit::OutputRefused,
+            _ => Exit::NotStarted,
+        };
+        let finished = Finished { exit, usage: Usage::default(), log_tail: chain(trouble) };
+        Outcome { row: self.seal(replica, finished, None), _output: None }
     }
 
     /// Makes fresh folders for one run.
@@ -156,7 +224,7 @@ impl Bench {
         replica: &Replica,
         folder: &Path,
         program: Program,
-    ) -> Result<Run, PrepareFailed> {
+    ) -> Result<Run, Trouble> {
         remove(folder).await;
         let (input, output) = (folder.join("input"), folder.join("output"));
         let (store, unit) = (self.peer.store().clone(), replica.unit.clone());
@@ -168,7 +236,7 @@ impl Bench {
                 let want = Want::Files { first: inputs.first, count: inputs.count.into() };
                 store.stage(&inputs.dataset, &want, &into)?;
             }
-            Ok::<_, PrepareFailed>(())
+            Ok::<_, Trouble>(())
         });
         staged.await.expect("laying out does not panic")?;
         Ok(Run {
@@ -187,9 +255,14 @@ impl Bench {
     }
 
     /// Chunks the output of a run that succeeded, and signs the result.
-    async fn conclude(&self, replica: &Replica, finished: Finished, output: &Path) -> ResultRow {
+    async fn conclude(
+        &self,
+        replica: &Replica,
+        finished: Finished,
+        output: &Path,
+    ) -> Result<Outcome, Trouble> {
         if !finished.exit.is_success() {
-            return self.seal(replica, finished, None);
+            return Ok(Outcome { row: self.seal(replica, finished, None), _output: None });
         }
         if self.faults.contains(&Fault::WrongResults)
             && let Err(error) = fault::spoil(output, &self.peer.id())
@@ -203,14 +276,10 @@ impl Bench {
             progress: None,
             normalise: true,
         };
-        match self.peer.add(output.to_owned(), options).await {
-            Ok(added) => self.seal(replica, finished, Some(added.root)),
-            Err(error) => {
-                let finished =
-                    Finished { exit: Exit::OutputRefused, log_tail: chain(&error), ..finished };
-                self.seal(replica, finished, None)
-            }
-        }
+        let guard = Arc::clone(&self.outputs).read_owned().await;
+        let added = self.peer.add(output.to_owned(), options).await?;
+        let row = self.seal(replica, finished, Some(added.root));
+        Ok(Outcome { row, _output: Some(guard) })
     }
 
     fn seal(&self, replica: &Replica, finished: Finished, output: Option<Cid>) -> ResultRow {
@@ -229,18 +298,18 @@ impl Bench {
         ResultRow { sealed, log_tail: tail(finished.log_tail), output }
     }
 
-    fn program_root(&self, replica: &Replica) -> Result<Cid, PrepareFailed> {
+    fn program_root(&self, replica: &Replica) -> Result<Cid, Trouble> {
         let kind = self.executor.kind();
         let program = &replica.job.spec.program;
         match kind {
             ExecutorKind::Docker => program.image,
             ExecutorKind::Wasm => program.module,
         }
-        .ok_or(PrepareFailed::NoProgram(kind))
+        .ok_or(Trouble::NoProgram(kind))
     }
 
     /// The program as a file on disk, laid out once.
-    async fn program(&self, root: Cid) -> Result<Program, PrepareFailed> {
+    async fn program(&self, root: Cid) -> Result<Program, Trouble> {
         let store = self.peer.store().clone();
         let laid = tokio::task::spawn_blocking(move || {
             let folder = store.dir().join("programs").join(root.to_string());
@@ -253,7 +322,7 @@ impl Bench {
                     std::fs::remove_dir_all(&fresh)?;
                 }
             }
-            first_file(&folder)?.ok_or(PrepareFailed::EmptyProgram)
+            first_file(&folder)?.ok_or(Trouble::EmptyProgram)
         });
         let file = laid.await.expect("laying out does not panic")?;
         Ok(match self.executor.kind() {

@@ -5,11 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use dockercomp_agent::{Action, Agent, Event, Lease};
-use dockercomp_protocol::time::millis;
-use dockercomp_protocol::{ReplicaId, Timestamp};
+use dockercomp_protocol::ReplicaId;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +18,9 @@ use crate::replica::Replica;
 
 /// Messages that wait for the agent.
 const QUEUE: usize = 1024;
+
+/// How long replicas may take to stop when the node stops.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What tasks tell the worker.
 #[derive(Debug)]
@@ -70,7 +72,7 @@ impl Worker {
             let wake = self.agent.next_wake();
             let sleep = async {
                 match wake {
-                    Some(at) => tokio::time::sleep(at.since(now())).await,
+                    Some(at) => tokio::time::sleep_until(self.office.clock.instant(at)).await,
                     None => std::future::pending().await,
                 }
             };
@@ -87,12 +89,18 @@ impl Worker {
         for cancel in self.busy.values() {
             cancel.cancel();
         }
-        // Runs must end before the executor is cleaned up.
+        // Runs should end before the executor is cleaned up, which stops what is left of them.
+        if tokio::time::timeout(PATIENCE, self.drain()).await.is_err() {
+            tracing::warn!(replicas = self.busy.len(), "replicas did not stop in time");
+        }
+    }
+
+    async fn drain(&mut self) {
         while !self.busy.is_empty() {
             match self.messages.recv().await {
                 Some(Message::Ended { replica, .. }) => drop(self.busy.remove(&replica)),
                 Some(Message::Event(_) | Message::Leased { .. }) => {}
-                None => break,
+                None => return,
             }
         }
     }
@@ -119,7 +127,7 @@ impl Worker {
     fn tell(&mut self, event: Event) {
         let mut waiting = vec![event];
         while let Some(event) = waiting.pop() {
-            self.agent.handle(now(), event);
+            self.agent.handle(self.office.clock.now(), event);
             while let Some(action) = self.agent.poll_action() {
                 waiting.extend(self.carry_out(action));
             }
@@ -183,10 +191,4 @@ impl Worker {
         self.busy.insert(id, cancel.clone());
         Some((replica, cancel))
     }
-}
-
-/// Now, by this machine's clock.
-pub(crate) fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(millis(since))
 }

@@ -37,6 +37,9 @@ pub const NAME_BYTES_MAX: usize = 100;
 pub const ARGS_MAX: usize = 256;
 /// Longest argument after substitution, in bytes.
 pub const ARG_BYTES_MAX: usize = 4096;
+/// All arguments of one work unit after substitution, in bytes: a full message of leases
+/// stays under [`WORK_MESSAGE_BYTES_MAX`].
+pub const UNIT_ARGS_BYTES_MAX: usize = 12 << 10;
 /// Parameters of a sweep.
 pub const SWEEP_PARAMETERS_MAX: usize = 16;
 /// Listed values of one sweep parameter.

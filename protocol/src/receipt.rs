@@ -5,7 +5,7 @@
 //! every replica that was compared. [`check`] trusts nothing but the arithmetic; the one
 //! thing the reader must bring is the project's id.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cid::Cid;
 use serde::{Deserialize, Serialize};
@@ -14,11 +14,11 @@ use serde_bytes::ByteBuf;
 use crate::codec::{self, DecodeError};
 use crate::envelope::{self, OpenError, Statement};
 use crate::ids::{NodeId, ProjectId};
-use crate::job::JobSpec;
+use crate::job::{JobError, JobSpec};
 use crate::limits::UNIT_REPLICAS_MAX;
 use crate::statement::{Charter, CharterError, ResultError, ResultStatement};
 use crate::time::Timestamp;
-use crate::unit::WorkUnit;
+use crate::unit::{Plan, WorkUnit};
 
 /// The coordinator's statement that an output is canonical.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,18 +99,21 @@ pub enum ReceiptError {
         /// The receipt's.
         found: ProjectId,
     },
-    /// The job's signature is not right.
-    #[error("the job in the receipt cannot be opened")]
-    Job(#[source] OpenError),
-    /// The job is not the project's.
-    #[error("the job in the receipt is not signed by the project")]
-    ForeignJob,
+    /// The job is not right, or not the project's.
+    #[error("the job in the receipt is not right")]
+    Job(#[source] JobError),
     /// The work unit cannot be read.
     #[error("the work unit in the receipt cannot be read")]
     Unit(#[source] DecodeError),
-    /// The work unit is of another job.
-    #[error("the work unit in the receipt is not of its job")]
+    /// The work unit does not follow from the job.
+    #[error("the work unit in the receipt is not one of its job")]
     ForeignUnit,
+    /// More results than a work unit can have.
+    #[error("the receipt has {found} results, more than a work unit can have")]
+    TooManyResults {
+        /// How many it has.
+        found: usize,
+    },
     /// A result is not right.
     #[error("result {index} in the receipt is not right")]
     Result {
@@ -166,13 +169,9 @@ pub fn check(sealed: &[u8], expected: Option<ProjectId>) -> Result<Proof, Receip
     }
     Charter::open_for(&receipt.charter, project, coordinator)?;
 
-    let job = envelope::open::<JobSpec>(&receipt.job).map_err(ReceiptError::Job)?;
-    if job.signer != project || job.statement.project != project {
-        return Err(ReceiptError::ForeignJob);
-    }
-    let (job_cid, _) = codec::block(&job.statement);
+    let (job_cid, job) = JobSpec::open_for(&receipt.job, project).map_err(ReceiptError::Job)?;
     let unit: WorkUnit = codec::decode(&receipt.unit).map_err(ReceiptError::Unit)?;
-    if unit.job != job_cid {
+    if Plan::new(job_cid, &job).unit(unit.index).as_ref() != Some(&unit) {
         return Err(ReceiptError::ForeignUnit);
     }
     let unit_cid = crate::content::block_cid(&receipt.unit);
@@ -181,16 +180,16 @@ pub fn check(sealed: &[u8], expected: Option<ProjectId>) -> Result<Proof, Receip
     let (agreeing, dissenting): (Vec<_>, Vec<_>) =
         results.into_iter().partition(|result| result.output == Some(receipt.output));
 
-    let validation = &job.statement.validation;
-    let (needed, quorum) = (validation.agreement(), validation.min_quorum);
-    if agreeing.len() < needed as usize || successes < quorum as usize {
+    let (needed, quorum) = (job.validation.agreement(), job.validation.min_quorum);
+    let rival = strongest(&dissenting);
+    if agreeing.len() < needed as usize || successes < quorum as usize || rival >= agreeing.len() {
         return Err(ReceiptError::NoQuorum { agreeing: agreeing.len(), successes, needed, quorum });
     }
     Ok(Proof {
         project,
         coordinator,
         job: job_cid,
-        job_name: job.statement.name,
+        job_name: job.name,
         unit: unit_cid,
         index: unit.index,
         output: receipt.output,
@@ -200,16 +199,28 @@ pub fn check(sealed: &[u8], expected: Option<ProjectId>) -> Result<Proof, Receip
     })
 }
 
+/// How many of these results agree on one output, at most.
+fn strongest(results: &[ResultStatement]) -> usize {
+    let mut groups = BTreeMap::new();
+    for result in results {
+        *groups.entry(result.output).or_insert(0) += 1;
+    }
+    groups.into_values().max().unwrap_or(0)
+}
+
 /// Opens every result, and refuses a node or replica that appears twice.
 fn open_results(
     sealed: &[ByteBuf],
     job: Cid,
     unit: Cid,
 ) -> Result<Vec<ResultStatement>, ReceiptError> {
+    if sealed.len() > UNIT_REPLICAS_MAX as usize {
+        return Err(ReceiptError::TooManyResults { found: sealed.len() });
+    }
     let mut nodes = BTreeSet::new();
     let mut replicas = BTreeSet::new();
     let mut results = Vec::new();
-    for (index, bytes) in sealed.iter().enumerate().take(UNIT_REPLICAS_MAX as usize + 1) {
+    for (index, bytes) in sealed.iter().enumerate() {
         let result = ResultStatement::open(bytes)
             .map_err(|source| ReceiptError::Result { index, source })?;
         if result.job != job || result.unit != unit || !result.exit.is_success() {
@@ -232,7 +243,6 @@ mod tests {
     use crate::execution::{ExecutorKind, Exit, Usage};
     use crate::ids::ReplicaId;
     use crate::job::{JobFile, Validation};
-    use crate::unit::Plan;
 
     struct World {
         owner: Keypair,
@@ -262,7 +272,7 @@ mod tests {
             .expect("a job");
         assert!(matches!(job.validation, Validation { min_quorum: 2, .. }));
         let (job_cid, _) = codec::block(&job);
-        let unit = Plan::new(job_cid, &job, 0).expect("a plan").unit(0).expect("a unit");
+        let unit = Plan::new(job_cid, &job).unit(0).expect("a unit");
         let (unit_cid, unit_bytes) = codec::block(&unit);
         let results = outputs.iter().enumerate().map(|(index, output)| {
             let node = key(10 + u8::try_from(index).expect("few"));
@@ -312,6 +322,23 @@ mod tests {
         let world = world(&[b"right", b"wrong"]);
         let sealed = envelope::seal(&world.coordinator, &world.receipt);
         assert!(matches!(check(&sealed, None), Err(ReceiptError::NoQuorum { .. })));
+    }
+
+    #[test]
+    fn a_tie_is_no_quorum() {
+        let world = world(&[b"right", b"right", b"wrong", b"wrong"]);
+        let sealed = envelope::seal(&world.coordinator, &world.receipt);
+        assert!(matches!(check(&sealed, None), Err(ReceiptError::NoQuorum { .. })));
+    }
+
+    #[test]
+    fn a_work_unit_must_follow_from_the_job() {
+        let mut world = world(&[b"right", b"right"]);
+        let mut unit: WorkUnit = codec::decode(&world.receipt.unit).expect("a unit");
+        unit.args.push("--and-more".into());
+        world.receipt.unit = codec::encode(&unit);
+        let sealed = envelope::seal(&world.coordinator, &world.receipt);
+        assert!(matches!(check(&sealed, None), Err(ReceiptError::ForeignUnit)));
     }
 
     #[test]

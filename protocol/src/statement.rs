@@ -11,9 +11,11 @@
 use cid::Cid;
 use serde::{Deserialize, Serialize};
 
+use crate::content::{self, CidError};
 use crate::envelope::{self, OpenError, Statement};
 use crate::execution::{ExecutorKind, Exit, Usage};
 use crate::ids::{NodeId, ProjectId, ReplicaId};
+use crate::limits::ANNOUNCEMENT_BYTES_MAX;
 use crate::time::Timestamp;
 
 /// Names the coordinator of a project. A node trusts a coordinator only with a charter that
@@ -131,6 +133,9 @@ pub enum ResultError {
         /// Who signed.
         signer: NodeId,
     },
+    /// The output is not named as we name datasets.
+    #[error("the result's output is not one of our identifiers")]
+    Output(#[from] CidError),
     /// Success without output, or output without success.
     #[error("the result's exit and output contradict each other")]
     Inconsistent,
@@ -152,6 +157,9 @@ impl ResultStatement {
         }
         if result.exit.is_success() != result.output.is_some() {
             return Err(ResultError::Inconsistent);
+        }
+        if let Some(output) = &result.output {
+            content::digest(output)?;
         }
         Ok(result)
     }
@@ -185,6 +193,9 @@ impl Announcement {
     /// Opens an announcement and checks that the coordinator of the project it names made it.
     #[must_use]
     pub fn open(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() > ANNOUNCEMENT_BYTES_MAX {
+            return None;
+        }
         let opened = envelope::open::<Self>(bytes).ok()?;
         let announcement = opened.statement;
         let project = announcement.project;

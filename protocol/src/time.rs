@@ -41,7 +41,9 @@ impl Sub<Duration> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = std::time::UNIX_EPOCH + Duration::from_millis(self.0);
+        // The last millisecond of the year 9999, after which the format has no words.
+        const LAST: u64 = 253_402_300_799_999;
+        let time = std::time::UNIX_EPOCH + Duration::from_millis(self.0.min(LAST));
         write!(f, "{}", humantime::format_rfc3339_millis(time))
     }
 }
@@ -50,4 +52,15 @@ impl fmt::Display for Timestamp {
 #[must_use]
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_has_a_text() {
+        assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp(u64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
+    }
 }

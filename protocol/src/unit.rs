@@ -7,7 +7,7 @@ use cid::Cid;
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
-use crate::job::{JobSpec, SpecError, SweepParameter, Work};
+use crate::job::{JobSpec, SweepParameter, Work};
 
 /// One piece of a job. Its id is the CID of its encoding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,37 +42,16 @@ pub struct FileRange {
 pub struct Plan {
     job: Cid,
     args: Vec<String>,
-    split: Split,
+    work: Work,
     units: u64,
 }
 
-#[derive(Clone, Debug)]
-enum Split {
-    Sweep(Vec<SweepParameter>),
-    Files { dataset: Cid, files_per_unit: u32, files: u64 },
-}
-
 impl Plan {
-    /// Plans a job whose id is `job`. `dataset_files` is the number of files of its dataset,
-    /// 0 for a sweep.
-    ///
-    /// # Errors
-    /// [`SpecError::Units`] if the job would have none or too many.
-    pub fn new(job: Cid, spec: &JobSpec, dataset_files: u64) -> Result<Self, SpecError> {
-        let (split, units) = match &spec.work {
-            Work::Sweep(parameters) => {
-                let units =
-                    parameters.iter().fold(1u64, |units, p| units.saturating_mul(p.values.count()));
-                (Split::Sweep(parameters.clone()), units)
-            }
-            Work::Files { dataset, files_per_unit } => {
-                let units = dataset_files.div_ceil(u64::from((*files_per_unit).max(1)));
-                let files_per_unit = (*files_per_unit).max(1);
-                (Split::Files { dataset: *dataset, files_per_unit, files: dataset_files }, units)
-            }
-        };
-        crate::job::check_units(units)?;
-        Ok(Self { job, args: spec.program.args.clone(), split, units })
+    /// Plans a job whose id is `job` and whose specification was checked.
+    #[must_use]
+    pub fn new(job: Cid, spec: &JobSpec) -> Self {
+        let args = spec.program.args.clone();
+        Self { job, args, work: spec.work.clone(), units: spec.units() }
     }
 
     /// How many work units the job has.
@@ -87,9 +66,9 @@ impl Plan {
         if index >= self.units {
             return None;
         }
-        let (args, inputs) = match &self.split {
-            Split::Sweep(parameters) => (fill(&self.args, parameters, index)?, None),
-            Split::Files { dataset, files_per_unit, files } => {
+        let (args, inputs) = match &self.work {
+            Work::Sweep(parameters) => (fill(&self.args, parameters, index)?, None),
+            Work::Files { dataset, files_per_unit, files } => {
                 let first = index * u64::from(*files_per_unit);
                 let left = (files - first).min(u64::from(*files_per_unit));
                 let count = u32::try_from(left).expect("at most files_per_unit");
@@ -169,7 +148,7 @@ mod tests {
         let plan = Plan {
             job: chunk_cid(b"job"),
             args: vec![],
-            split: Split::Files { dataset, files_per_unit: 3, files: 8 },
+            work: Work::Files { dataset, files_per_unit: 3, files: 8 },
             units: 3,
         };
         let ranges: Vec<(u64, u32)> = (0..4)

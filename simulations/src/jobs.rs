@@ -82,7 +82,7 @@ impl Job {
             panic!("job {number} of the scenario cannot be submitted: {error}");
         }
         let (cid, _) = codec::block(&spec);
-        let units = Plan::new(cid, &spec, 0).expect("the check has counted the units");
+        let units = Plan::new(cid, &spec);
         Self { cid, spec, plan: plan.clone(), units }
     }
 

@@ -100,7 +100,7 @@ impl Job {
             Verb::Fetch { job, into, executor } => {
                 let info = find(&client, &job).await?;
                 succeed(&info)?;
-                let fetched = results::fetch(&client, &info.job, &into, executor.into()).await?;
+                let fetched = results::fetch(&client, &info, &into, executor.into()).await?;
                 output::print(format, &fetched, results::Fetched::human);
             }
             Verb::Cancel { job } => {

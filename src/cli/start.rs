@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use crate::failure::Code;
 use multiaddr::{Multiaddr, Protocol};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
@@ -54,6 +55,12 @@ impl Start {
                 _ = terminate.recv() => {}
             }
             cancel.cancel();
+            // Whoever asks twice does not want to wait.
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            std::process::exit(Code::Interrupted as i32);
         });
         if self.until_stdin_closes {
             let cancel = token.clone();

@@ -73,13 +73,31 @@ pub(crate) fn verify(path: &Path, project: Option<NodeId>) -> anyhow::Result<Vec
         let message = format!("{} is neither a receipt nor a folder of results", path.display());
         return Err(Failure::new(Code::NotFound, message).into());
     }
-    files
+    let verified: Vec<Verified> = files
         .iter()
         .map(|file| {
             let unit = path.join("units").join(file.file_stem().unwrap_or_default());
-            check(file, project, unit.is_dir().then_some(&unit))
+            check(file, project, Some(&unit))
         })
-        .collect()
+        .collect::<anyhow::Result<_>>()?;
+    let refuse = |reason: String| {
+        Err(Failure::new(Code::Verification, format!("{}: {reason}", path.display())).into())
+    };
+    for (file, receipt) in files.iter().zip(&verified) {
+        if receipt.job != verified[0].job {
+            return refuse("the receipts are of more than one job".into());
+        }
+        let name = format!("{:08}", receipt.unit);
+        if file.file_stem().is_none_or(|stem| *stem != *name) {
+            let file = file.display();
+            return refuse(format!("{file} is the receipt of work unit {}", receipt.unit));
+        }
+    }
+    let units = std::fs::read_dir(path.join("units")).map_or(0, Iterator::count);
+    if units != verified.len() {
+        return refuse(format!("{} receipts for {units} outputs", verified.len()));
+    }
+    Ok(verified)
 }
 
 fn check(

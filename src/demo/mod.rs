@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::Context;
 use dockercomp_coordinator::api::types::JobInfo;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::network::Network;
 use crate::cli::{ExecutorChoice, verify, watch_job};
@@ -99,9 +100,19 @@ impl Demo {
             None => temporary.path().to_owned(),
         };
         let mut network = Network::new(&dir);
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let stop = async {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+                _ = hang_up.recv() => {}
+            }
+        };
         let report = tokio::select! {
             report = self.play(&mut network, &dir, &job) => report,
-            _ = tokio::signal::ctrl_c() => {
+            () = stop => {
+                results::clean_up().await;
                 Err(Failure::new(Code::Interrupted, "interrupted").into())
             }
         };
@@ -134,7 +145,7 @@ impl Demo {
             return Err(Failure::new(Code::JobFailed, message).into());
         }
         let into = dir.join("results");
-        let fetched = results::fetch(&client, &info.job, &into, self.executor.into()).await?;
+        let fetched = results::fetch(&client, &info, &into, self.executor.into()).await?;
         let receipts = verify(&into, None)?;
         let picture = self.keep_picture(&fetched)?;
         Ok(Report {

@@ -1,5 +1,6 @@
 //! The demo, as its user runs it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -94,7 +95,28 @@ fn outputs_are_bound_to_receipts(results: &Path) {
     let mut bytes = std::fs::read(&tile).expect("a tile");
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
+    let right = std::fs::read(&tile).expect("a tile");
     std::fs::write(&tile, bytes).expect("a tile");
+    assert_eq!(verify().status.code(), Some(13));
+    std::fs::write(&tile, right).expect("a tile");
+    assert!(verify().status.success());
+
+    // Two work units change places, with their receipts.
+    let swap = |folder: &str, one: &str, two: &str| {
+        let path = |name: &str| results.join(folder).join(name);
+        std::fs::rename(path(one), path("aside")).expect("renamed");
+        std::fs::rename(path(two), path(one)).expect("renamed");
+        std::fs::rename(path("aside"), path(two)).expect("renamed");
+    };
+    swap("units", "00000001", "00000002");
+    swap("receipts", "00000001.receipt", "00000002.receipt");
+    assert_eq!(verify().status.code(), Some(13));
+    swap("units", "00000001", "00000002");
+    swap("receipts", "00000001.receipt", "00000002.receipt");
+    assert!(verify().status.success());
+
+    // One is missing.
+    std::fs::remove_dir_all(results.join("units/00000003")).expect("removed");
     assert_eq!(verify().status.code(), Some(13));
 }
 
@@ -122,6 +144,7 @@ fn docker_gives_the_picture_in_locked_containers_and_leaves_nothing() {
     let Some(_docker) = docker_or_skip("docker_gives_the_picture") else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let keep = folder.path().join("keep");
+    let images = all_images();
     let mut demo = dockercomp()
         .current_dir(repository("."))
         .args(["demo", "--executor", "docker", "--output", "json", "--keep"])
@@ -138,9 +161,7 @@ fn docker_gives_the_picture_in_locked_containers_and_leaves_nothing() {
     let report = json(demo.wait_with_output().expect("its output"));
     check(&report, &picture_alone(folder.path(), &[]), "docker");
     assert!(seen > 0, "no container was ever seen");
-    for node in report["nodes"].as_array().expect("a list") {
-        assert_nothing_left(node["peer_id"].as_str().expect("an id"));
-    }
+    assert_nothing_left(&images);
 }
 
 /// Checks every limit of the containers that run now; gives how many there were.
@@ -169,12 +190,18 @@ fn inspect_containers() -> usize {
     checked
 }
 
-fn assert_nothing_left(node: &str) {
-    let label = format!("label=dockercomp.node={node}");
-    assert_eq!(docker(&["ps", "-aq", "--filter", &label]).trim(), "", "containers are left");
-    let images = docker(&["images", "--format", "{{.Repository}}"]);
-    let tail = node[node.len() - 8..].to_lowercase();
-    assert!(!images.contains(&tail), "images are left: {images}");
+/// Nothing is in the engine that was not there before.
+fn assert_nothing_left(images_before: &BTreeSet<String>) {
+    let containers = docker(&["ps", "-aq", "--filter", "label=dockercomp.node"]);
+    assert_eq!(containers.trim(), "", "containers are left");
+    let left: Vec<String> = all_images().difference(images_before).cloned().collect();
+    assert!(left.is_empty(), "images are left: {left:?}");
+}
+
+fn all_images() -> BTreeSet<String> {
+    let format = "{{.Repository}}:{{.Tag}} {{.ID}}";
+    let list = docker(&["images", "--all", "--no-trunc", "--format", format]);
+    list.lines().map(str::to_owned).collect()
 }
 
 fn docker(args: &[&str]) -> String {
@@ -203,6 +230,27 @@ fn an_interrupted_demo_leaves_nothing() {
     assert_eq!(processes_below(folder.path()), 0, "processes are left");
     let left: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").collect();
     assert!(left.is_empty(), "{left:?} is left");
+}
+
+#[test]
+fn a_demo_interrupted_while_containers_run_leaves_nothing() {
+    let Some(_docker) = docker_or_skip("a_demo_interrupted_while_containers_run") else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let images = all_images();
+    let mut demo = dockercomp()
+        .current_dir(repository("."))
+        .env("TMPDIR", folder.path())
+        .args(["demo", "--executor", "docker", "--nodes", "2", "--saboteurs", "0"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    wait_until("containers run", || inspect_containers() > 0);
+    let pid = demo.id().to_string();
+    Command::new("kill").args(["-INT", &pid]).status().expect("kill starts");
+    wait_until("the demo ends", || demo.try_wait().expect("its status").is_some());
+    assert_nothing_left(&images);
+    assert_eq!(processes_below(folder.path()), 0, "processes are left");
 }
 
 /// How many processes have a folder in their command line.

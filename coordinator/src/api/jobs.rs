@@ -6,11 +6,12 @@ use axum::extract::{Path, State};
 use dockercomp_coordinator_core::{Core, Disagreement, Event, JobState, JobView};
 use dockercomp_peer::api::ProblemKind;
 use dockercomp_peer::reply::Refused;
+use dockercomp_protocol::job::JobError;
 use dockercomp_protocol::{Cid, content};
 
 use super::ApiState;
 use super::types::{DisagreementInfo, FailureInfo, JobInfo, Submitted};
-use crate::jobs::{Job, JobError};
+use crate::jobs::{Job, SubmitError};
 use crate::logs;
 
 /// Failures that are told with their logs.
@@ -22,8 +23,12 @@ pub(super) async fn submit(
     sealed: Bytes,
 ) -> Result<Json<Submitted>, Refused> {
     let (store, project) = (state.peer.store().clone(), state.project);
-    let opened =
-        tokio::task::spawn_blocking(move || Job::open(&store, project, sealed.to_vec())).await;
+    let opened = tokio::task::spawn_blocking(move || {
+        let job = Job::open(sealed.to_vec(), project)?;
+        job.check_data(&store)?;
+        Ok(job)
+    })
+    .await;
     let job = opened.map_err(Refused::internal)?.map_err(refuse)?;
     let job = state.jobs.insert(job);
     let event =
@@ -36,9 +41,9 @@ pub(super) async fn submit(
     Ok(Json(Submitted { job: job.cid.to_string(), work_units: job.plan.units() }))
 }
 
-fn refuse(error: JobError) -> Refused {
+fn refuse(error: SubmitError) -> Refused {
     let (kind, fix) = match &error {
-        JobError::Missing { what, .. } => (
+        SubmitError::Missing { what, .. } => (
             ProblemKind::NotFound,
             Some(format!(
                 "add it here first (dockercomp {} add), or fetch it from peers (dockercomp \
@@ -46,12 +51,12 @@ fn refuse(error: JobError) -> Refused {
                 if *what == "image" { "image" } else { "dataset" }
             )),
         ),
-        JobError::Open(_) | JobError::Foreign { .. } => (
+        SubmitError::Job(JobError::Open(_) | JobError::Foreign { .. }) => (
             ProblemKind::Verification,
             Some("sign it with the key of this project (owner.key)".to_owned()),
         ),
-        JobError::Spec(_) | JobError::NotOneFile { .. } => (ProblemKind::BadRequest, None),
-        JobError::Store(_) => (ProblemKind::Internal, None),
+        SubmitError::Job(_) | SubmitError::Files { .. } => (ProblemKind::BadRequest, None),
+        SubmitError::Store(_) => (ProblemKind::Internal, None),
     };
     let refused = Refused::new(kind, error);
     match fix {

@@ -10,7 +10,7 @@ use std::io;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -19,6 +19,7 @@ use dockercomp_peer::reply::Refused;
 use dockercomp_protocol::envelope;
 use dockercomp_protocol::receipt::Receipt;
 use dockercomp_store::{Store, Want};
+use futures::StreamExt;
 use tokio_util::io::{ReaderStream, SyncIoBridge};
 
 use super::ApiState;
@@ -47,13 +48,21 @@ pub(super) async fn archive(
     let (reader, writer) = tokio::io::duplex(BUFFER);
     let store = state.peer.store().clone();
     let bridge = SyncIoBridge::new(writer);
-    tokio::task::spawn_blocking(move || {
-        // An error cuts the stream short, and a cut archive does not unpack.
-        if let Err(error) = write(&store, &job, bridge) {
+    let writing = tokio::task::spawn_blocking(move || {
+        write(&store, &job, bridge).inspect_err(|error| {
             tracing::error!(%error, job = %job.cid, "results could not be read");
+        })
+    });
+    // An archive that was cut short could be taken for a whole one, so an error of the writer
+    // ends the answer as an error.
+    let ended = futures::stream::once(async move {
+        match writing.await {
+            Ok(Ok(())) => Ok(Bytes::new()),
+            Ok(Err(error)) => Err(error),
+            Err(error) => Err(io::Error::other(error)),
         }
     });
-    let body = Body::from_stream(ReaderStream::new(reader));
+    let body = Body::from_stream(ReaderStream::new(reader).chain(ended));
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
 }
 

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -60,6 +61,9 @@ pub enum ControlError {
     },
 }
 
+/// How long open answers may go on after the process was asked to stop.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// The name of the file in the data directory.
 const FILE: &str = "control.json";
 
@@ -97,10 +101,19 @@ pub async fn serve(
         .map_err(|source| ControlError::Write { path: path.clone(), source })?;
     let guarded = router.layer(middleware::from_fn_with_state(token, check_token));
     Ok(tokio::spawn(async move {
-        let served =
-            axum::serve(listener, guarded).with_graceful_shutdown(shutdown.cancelled_owned()).await;
-        if let Err(error) = served {
-            tracing::error!(%error, "control server stopped");
+        let asked = shutdown.clone();
+        let serving = axum::serve(listener, guarded)
+            .with_graceful_shutdown(async move { asked.cancelled().await });
+        // Whoever reads an answer slowly must not hold the process for ever.
+        let patience = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(LINGER).await;
+        };
+        tokio::select! {
+            served = serving => if let Err(error) = served {
+                tracing::error!(%error, "control server stopped");
+            },
+            () = patience => {}
         }
         // Another process may have taken the place over; its file is left alone.
         if Door::find(path.parent().unwrap_or(Path::new(".")))

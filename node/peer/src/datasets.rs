@@ -10,13 +10,13 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use dockercomp_protocol::limits::CHUNK_BYTES_DEFAULT;
 use dockercomp_protocol::{Cid, content};
-use dockercomp_store::{AddOptions, Dataset, Kind, Want};
+use dockercomp_store::{AddError, AddOptions, Dataset, Kind, StoreError, Want};
 use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 
-use crate::Peer;
 use crate::api::{AddRequest, DatasetInfo, GetRequest, ProblemKind, Step};
 use crate::reply::Refused;
+use crate::{FetchError, Peer};
 
 /// Steps that wait for a slow reader; progress beyond them is dropped.
 const STEPS: usize = 64;
@@ -54,10 +54,11 @@ async fn add(State(peer): State<Peer>, Json(request): Json<AddRequest>) -> Respo
             })),
             normalise: false,
         };
-        let added = peer
-            .add(request.path, options)
-            .await
-            .map_err(|error| Refused::new(ProblemKind::BadRequest, error))?;
+        let added = peer.add(request.path, options).await.map_err(|error| match &error {
+            AddError::Store(StoreError::Quota { .. }) => no_room(error),
+            AddError::Store(_) => Refused::internal(error),
+            _ => Refused::new(ProblemKind::BadRequest, error),
+        })?;
         describe(&peer, added.root).await
     })
 }
@@ -79,9 +80,13 @@ async fn fetch(State(peer): State<Peer>, Json(request): Json<GetRequest>) -> Res
         });
         let fetched = peer.fetch(root, Want::All, Vec::new(), Some(progress)).await;
         forward.abort();
-        fetched.map_err(|error| {
-            Refused::new(ProblemKind::NotFound, error)
-                .fix("check that a process which holds the dataset is running")
+        fetched.map_err(|error| match &error {
+            FetchError::Store { source, .. } if matches!(**source, StoreError::Quota { .. }) => {
+                no_room(error)
+            }
+            FetchError::Unavailable { .. } => Refused::new(ProblemKind::NotFound, error)
+                .fix("check that a process which holds the dataset is running"),
+            _ => Refused::internal(error),
         })?;
         peer.announce(root).await;
         if let Some(into) = into {
@@ -89,6 +94,10 @@ async fn fetch(State(peer): State<Peer>, Json(request): Json<GetRequest>) -> Res
         }
         describe(&peer, root).await
     })
+}
+
+fn no_room(error: impl std::error::Error) -> Refused {
+    Refused::new(ProblemKind::Quota, error).fix("give more room with --disk, or free some")
 }
 
 /// An empty folder at an absolute path, made if missing.

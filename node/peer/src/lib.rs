@@ -10,6 +10,7 @@
 //! - No jobs, leases or results: [`Peer`] does not know what the data is for.
 
 pub mod api;
+pub mod clock;
 pub mod control;
 pub mod datasets;
 mod fault;
@@ -17,6 +18,7 @@ pub mod identity;
 mod private;
 pub mod reply;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,10 +27,10 @@ pub use dockercomp_exchange::FetchError;
 use dockercomp_exchange::{Exchange, FetchOptions, Fetched, Progress, provider_key};
 use dockercomp_network as network;
 use dockercomp_network::{Handle as Network, Role, StreamProtocol};
-use dockercomp_protocol::manifest::Chunks;
+use dockercomp_protocol::manifest::{ChunkPage, Chunks};
 use dockercomp_protocol::statement::Announcement;
 use dockercomp_protocol::wire::chunk;
-use dockercomp_protocol::{Cid, NodeId};
+use dockercomp_protocol::{Cid, NodeId, content};
 use dockercomp_store::{AddError, AddOptions, Added, Kind, OpenError, Store, StoreError, Want};
 use libp2p_identity::Keypair;
 use multiaddr::Multiaddr;
@@ -58,8 +60,6 @@ pub struct Options {
     pub bootstrap: Vec<Multiaddr>,
     /// Bytes of data that may be held.
     pub quota_bytes: Option<u64>,
-    /// Who may have outputs, if that is known already.
-    pub trusted: Option<NodeId>,
     /// Send wrong bytes, so that others can be seen to withstand it.
     pub lie: bool,
 }
@@ -144,9 +144,7 @@ impl Peer {
             },
         );
         let private = Private::default();
-        private.trust(options.trusted);
         let peer = Self { inner: Arc::new(Inner { key, store, network, exchange, private }) };
-        peer.hide_outputs().await?;
         let serving = peer.serve(options.lie, shutdown.clone())?;
         let running = tokio::spawn(service.run(shutdown));
         peer.announce_all().await?;
@@ -179,7 +177,7 @@ impl Peer {
 
     /// Lets this peer have outputs, and nobody else.
     pub fn trust(&self, coordinator: NodeId) {
-        self.inner.private.trust(Some(coordinator));
+        self.inner.private.trust(coordinator);
     }
 
     /// Fetches what is wanted of a dataset from these peers, and from those that Kademlia
@@ -196,27 +194,47 @@ impl Peer {
     ) -> Result<Fetched, FetchError> {
         let providers = self.locate(holders).await;
         let options = FetchOptions { patience: PATIENCE, progress };
-        self.inner.exchange.fetch(root, want, providers, options).await
+        self.fetch_with(root, want, providers, options).await
     }
 
-    /// Fetches an output, which is then shown to nobody else.
+    /// Fetches an output from those who computed it. A dataset that is here for another
+    /// reason stays what it is.
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn fetch_private(
+    pub async fn fetch_output(
+        &self,
+        root: Cid,
+        holders: Vec<Located>,
+        patience: Duration,
+    ) -> Result<(), FetchError> {
+        let providers = self.locate(holders).await;
+        let options = FetchOptions { patience, progress: None };
+        let fetched = self.fetch_with(root, Want::All, providers, options).await?;
+        if fetched.n_blocks > 0 {
+            let store = self.inner.store.clone();
+            let mark = move || store.mark(&root, Kind::Output);
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(mark).await {
+                tracing::warn!(%root, %error, "output not marked as such");
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches; room that was promised to a fetch that failed is given back.
+    async fn fetch_with(
         &self,
         root: Cid,
         want: Want,
-        holders: Vec<Located>,
+        providers: Vec<NodeId>,
+        options: FetchOptions,
     ) -> Result<Fetched, FetchError> {
-        let fetched = self.fetch(root, want, holders, None).await?;
-        let store = self.inner.store.clone();
-        let marked = tokio::task::spawn_blocking(move || store.mark(&root, Kind::Output)).await;
-        if let Ok(Err(error)) = marked {
-            tracing::warn!(%root, %error, "output not marked as such");
+        let fetched = self.inner.exchange.fetch(root, want, providers, options).await;
+        if fetched.is_err() {
+            let store = self.inner.store.clone();
+            let _ = tokio::task::spawn_blocking(move || store.release(&root)).await;
         }
-        self.hide(root).await;
-        Ok(fetched)
+        fetched
     }
 
     /// Tells a fetch that is under way of more peers that may have the dataset.
@@ -254,19 +272,38 @@ impl Peer {
         Ok(added)
     }
 
-    /// Forgets a dataset.
+    /// Forgets an output. A dataset that is here for another reason stays.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn forget(&self, root: Cid) -> Result<(), StoreError> {
-        let (store, private) = (self.inner.store.clone(), self.inner.private.clone());
+    pub async fn forget_output(&self, root: Cid) -> Result<(), StoreError> {
+        let store = self.inner.store.clone();
         let forgetting = tokio::task::spawn_blocking(move || {
-            let blocks = blocks_of(&store, &root)?;
-            store.remove(&root)?;
-            private.reveal(&blocks);
-            Ok(())
+            let is_output = store.dataset(&root)?.is_some_and(|d| d.kind == Kind::Output);
+            if is_output { store.remove(&root) } else { Ok(()) }
         });
-        forgetting.await.expect("forgetting does not panic")
+        forgetting.await.expect("forgetting does not panic")?;
+        self.inner.private.reveal(&root);
+        Ok(())
+    }
+
+    /// Goes through the outputs that are here after a restart: hides those that are needed,
+    /// and forgets the others, which a crash left.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn review_outputs(&self, needed: &BTreeSet<Cid>) -> Result<(), StoreError> {
+        for dataset in self.datasets().await? {
+            if dataset.kind != Kind::Output {
+                continue;
+            }
+            if needed.contains(&dataset.root) {
+                self.hide(dataset.root).await;
+            } else {
+                self.forget_output(dataset.root).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Keeps a dataset from being collected.
@@ -356,19 +393,10 @@ impl Peer {
         Ok(())
     }
 
-    async fn hide_outputs(&self) -> Result<(), StoreError> {
-        for dataset in self.datasets().await? {
-            if dataset.kind == Kind::Output {
-                self.hide(dataset.root).await;
-            }
-        }
-        Ok(())
-    }
-
     async fn hide(&self, root: Cid) {
         let (store, private) = (self.inner.store.clone(), self.inner.private.clone());
         let hidden = tokio::task::spawn_blocking(move || {
-            blocks_of(&store, &root).map(|blocks| private.hide(&blocks))
+            blocks_of(&store, &root).map(|blocks| private.hide(root, &blocks))
         });
         if let Ok(Err(error)) = hidden.await {
             tracing::warn!(%root, %error, "output could not be hidden");
@@ -390,8 +418,18 @@ fn blocks_of(store: &Store, root: &Cid) -> Result<Vec<Cid>, StoreError> {
     let mut first = 0;
     while first < manifest.files {
         for entry in store.files(root, first, PAGE.min(manifest.files - first))? {
-            match entry.chunks {
-                Chunks::Inline(chunks) | Chunks::Paged(chunks) => blocks.extend(chunks),
+            match &entry.chunks {
+                Chunks::Inline(chunks) => blocks.extend(chunks),
+                Chunks::Paged(pages) => {
+                    for (index, page) in pages.iter().enumerate() {
+                        blocks.push(*page);
+                        let Some(bytes) = store.block(&content::digest(page)?)? else { continue };
+                        let size = manifest.chunk_bytes;
+                        if let Ok(page) = ChunkPage::decode(&bytes, &entry, size, index) {
+                            blocks.extend(page.chunks);
+                        }
+                    }
+                }
             }
         }
         first += PAGE;

@@ -193,7 +193,8 @@ impl JobFile {
         self.inputs.is_some()
     }
 
-    /// The specification, with every reference resolved to content.
+    /// The specification, with every reference resolved to content. A dataset comes with the
+    /// number of its files.
     ///
     /// # Errors
     /// If the result breaks a rule of [`JobSpec::check`].
@@ -203,7 +204,7 @@ impl JobFile {
         submitted_at: Timestamp,
         image: Option<Cid>,
         module: Option<Cid>,
-        dataset: Option<Cid>,
+        dataset: Option<(Cid, u64)>,
     ) -> Result<JobSpec, SpecError> {
         let spec = self.into_spec(project, submitted_at, image, module, dataset);
         spec.check()?;
@@ -224,8 +225,13 @@ impl JobFile {
             multihash::Multihash::wrap(0, &[]).expect("an empty digest fits"),
         )
         .expect("an identity hash is a peer id");
-        let spec =
-            self.clone().into_spec(nobody, Timestamp::default(), image, module, Some(somewhere));
+        let spec = self.clone().into_spec(
+            nobody,
+            Timestamp::default(),
+            image,
+            module,
+            Some((somewhere, 1)),
+        );
         spec.check().map_err(|error| {
             let place = place_of(text, &error);
             at(text, place, error.to_string(), "change the value as the reason says")
@@ -238,11 +244,11 @@ impl JobFile {
         submitted_at: Timestamp,
         image: Option<Cid>,
         module: Option<Cid>,
-        dataset: Option<Cid>,
+        dataset: Option<(Cid, u64)>,
     ) -> JobSpec {
         let work = match (self.sweep, self.inputs, dataset) {
-            (None, Some(inputs), Some(dataset)) => {
-                Work::Files { dataset, files_per_unit: inputs.files_per_unit }
+            (None, Some(inputs), Some((dataset, files))) => {
+                Work::Files { dataset, files, files_per_unit: inputs.files_per_unit }
             }
             (sweep, ..) => Work::Sweep(
                 sweep

@@ -8,7 +8,7 @@ mod file;
 mod spec;
 
 pub use file::{JobFile, JobFileError, Reference};
-pub(crate) use spec::check_units;
 pub use spec::{
-    Collect, JobSpec, Policy, Program, SpecError, SweepParameter, SweepValues, Validation, Work,
+    Collect, JobError, JobSpec, Policy, Program, SpecError, SweepParameter, SweepValues,
+    Validation, Work,
 };

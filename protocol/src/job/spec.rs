@@ -5,12 +5,13 @@ use std::time::Duration;
 use cid::Cid;
 use serde::{Deserialize, Serialize};
 
-use crate::envelope::Statement;
+use crate::codec;
+use crate::envelope::{self, OpenError, Statement};
 use crate::execution::Limits;
 use crate::ids::ProjectId;
 use crate::limits::{
     ARG_BYTES_MAX, ARGS_MAX, JOB_UNITS_MAX, NAME_BYTES_MAX, SWEEP_PARAMETERS_MAX, SWEEP_VALUES_MAX,
-    UNIT_REPLICAS_MAX,
+    UNIT_ARGS_BYTES_MAX, UNIT_REPLICAS_MAX,
 };
 use crate::time::Timestamp;
 
@@ -61,6 +62,8 @@ pub enum Work {
     Files {
         /// The dataset's root.
         dataset: Cid,
+        /// How many files it has, so that the plan follows from the job alone.
+        files: u64,
         /// Files in each group but the last.
         files_per_unit: u32,
     },
@@ -160,7 +163,10 @@ pub enum SpecError {
     #[error("[program] needs image, module, or both")]
     NoProgram,
     /// Too many or too long arguments.
-    #[error("at most {ARGS_MAX} arguments of at most {ARG_BYTES_MAX} bytes are allowed")]
+    #[error(
+        "at most {ARGS_MAX} arguments of at most {ARG_BYTES_MAX} bytes each and \
+         {UNIT_ARGS_BYTES_MAX} bytes in all are allowed, with the longest values filled in"
+    )]
     Args,
     /// An argument names a parameter that does not exist.
     #[error("argument {arg:?} uses {{{name}}}, which is not a parameter of [sweep]")]
@@ -227,15 +233,18 @@ impl JobSpec {
         check_limits(&self.limits)?;
         self.validation.check(&self.limits)?;
         self.check_work()?;
-        let parameters: Vec<&str> = match &self.work {
-            Work::Sweep(parameters) => parameters.iter().map(|p| p.name.as_str()).collect(),
-            Work::Files { .. } => Vec::new(),
-        };
-        check_args(&self.program.args, &parameters)?;
-        if let Some(collect) = &self.collect {
-            check_args(&collect.args, &[])?;
+        match &self.work {
+            Work::Sweep(parameters) => self.check_args(parameters)?,
+            Work::Files { .. } => self.check_args(&[])?,
         }
-        Ok(())
+        match &self.collect {
+            Some(collect)
+                if collect.args.iter().map(String::len).sum::<usize>() > UNIT_ARGS_BYTES_MAX =>
+            {
+                Err(SpecError::Args)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn check_work(&self) -> Result<(), SpecError> {
@@ -243,12 +252,11 @@ impl JobSpec {
         let parameters = match &self.work {
             Work::Sweep(parameters) => parameters,
             Work::Files { files_per_unit: 0, .. } => return Err(SpecError::FilesPerUnit),
-            Work::Files { .. } => return Ok(()),
+            Work::Files { .. } => return check_units(self.units()),
         };
         if parameters.is_empty() || parameters.len() > SWEEP_PARAMETERS_MAX {
             return refuse("needs 1 to 16 parameters");
         }
-        let mut units: u64 = 1;
         for parameter in parameters {
             let well_named = !parameter.name.is_empty()
                 && parameter.name.len() <= NAME_BYTES_MAX
@@ -265,17 +273,96 @@ impl JobSpec {
                 }
                 SweepValues::Range { .. } | SweepValues::List(_) => {}
             }
-            units = units.saturating_mul(parameter.values.count());
         }
         let sorted = parameters.windows(2).all(|pair| pair[0].name < pair[1].name);
         if !sorted {
             return refuse("parameters must be sorted by name and differ");
         }
-        check_units(units)
+        check_units(self.units())
+    }
+
+    /// How many work units the job has.
+    #[must_use]
+    pub fn units(&self) -> u64 {
+        match &self.work {
+            Work::Sweep(parameters) => {
+                parameters.iter().fold(1, |units, p| units.saturating_mul(p.values.count()))
+            }
+            Work::Files { files, files_per_unit, .. } => {
+                files.div_ceil(u64::from((*files_per_unit).max(1)))
+            }
+        }
+    }
+
+    /// Opens a job that `project` must have signed, checks it, and gives its id.
+    ///
+    /// # Errors
+    /// See [`JobError`].
+    pub fn open_for(sealed: &[u8], project: ProjectId) -> Result<(Cid, Self), JobError> {
+        let opened = envelope::open::<Self>(sealed)?;
+        let spec = opened.statement;
+        if opened.signer != project || spec.project != project {
+            return Err(JobError::Foreign { project });
+        }
+        spec.check()?;
+        let (cid, _) = codec::block(&spec);
+        Ok((cid, spec))
+    }
+
+    /// Checks that no work unit's arguments are too long, whichever values are filled in.
+    fn check_args(&self, parameters: &[SweepParameter]) -> Result<(), SpecError> {
+        let args = &self.program.args;
+        let mut total = 0;
+        for arg in args {
+            let mut longest = arg.len();
+            for name in placeholders(arg) {
+                let parameter = parameters.iter().find(|parameter| parameter.name == name);
+                let parameter = parameter.ok_or_else(|| SpecError::UnknownParameter {
+                    arg: arg.clone(),
+                    name: name.to_owned(),
+                })?;
+                longest += parameter.values.longest();
+            }
+            if longest > ARG_BYTES_MAX {
+                return Err(SpecError::Args);
+            }
+            total += longest;
+        }
+        if args.len() > ARGS_MAX || total > UNIT_ARGS_BYTES_MAX {
+            return Err(SpecError::Args);
+        }
+        Ok(())
     }
 }
 
+/// Why a job was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// The signature is not right.
+    #[error("the job cannot be opened")]
+    Open(#[from] OpenError),
+    /// It is signed by somebody else.
+    #[error("the job is not signed by the key of project {project}")]
+    Foreign {
+        /// The project that was expected.
+        project: ProjectId,
+    },
+    /// It breaks a rule.
+    #[error("the job breaks a rule")]
+    Spec(#[from] SpecError),
+}
+
 impl SweepValues {
+    /// The length of the longest value, in bytes.
+    fn longest(&self) -> usize {
+        match self {
+            // The longest 64-bit integer has 20 characters.
+            Self::Range { .. } => 20,
+            Self::List(list) => list.iter().map(String::len).max().unwrap_or(0),
+        }
+    }
+
     /// How many values there are.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -333,29 +420,12 @@ impl Validation {
 ///
 /// # Errors
 /// [`SpecError::Units`] if it is none or too many.
-pub(crate) const fn check_units(units: u64) -> Result<(), SpecError> {
+const fn check_units(units: u64) -> Result<(), SpecError> {
     if units >= 1 && units <= JOB_UNITS_MAX { Ok(()) } else { Err(SpecError::Units { units }) }
 }
 
-fn check_args(args: &[String], parameters: &[&str]) -> Result<(), SpecError> {
-    if args.len() > ARGS_MAX || args.iter().any(|arg| arg.len() > ARG_BYTES_MAX) {
-        return Err(SpecError::Args);
-    }
-    for arg in args {
-        for name in placeholders(arg) {
-            if !parameters.contains(&name) {
-                return Err(SpecError::UnknownParameter {
-                    arg: arg.clone(),
-                    name: name.to_owned(),
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
 /// The names in braces in an argument. A brace that encloses no name stands for itself.
-pub(crate) fn placeholders(arg: &str) -> impl Iterator<Item = &str> {
+fn placeholders(arg: &str) -> impl Iterator<Item = &str> {
     arg.split('{').skip(1).filter_map(|rest| {
         let (name, _) = rest.split_once('}')?;
         let is_name =

@@ -87,7 +87,7 @@ fn retries_come_first_then_begun_units_then_new_ones() {
 #[test]
 fn jobs_whose_data_is_there_come_first() {
     let mut env = TestEnv::new();
-    let over = |name| Work::Files { dataset: cid(name), files_per_unit: 1 };
+    let over = |name| Work::Files { dataset: cid(name), files: 1, files_per_unit: 1 };
     let far = env.job("far", 1, |spec| spec.work = over("far data"));
     let near = env.job("near", 1, |spec| spec.work = over("near data"));
     let request = WorkRequest { cached: vec![cid("near data")], ..request(10) };

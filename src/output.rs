@@ -1,8 +1,12 @@
 //! Results go to standard output, as text for people or JSON for programs; everything else
 //! goes to standard error.
 
+use std::io::{ErrorKind, Write};
+
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
+
+use crate::failure::Code;
 
 /// How results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -19,7 +23,7 @@ pub(crate) fn print<T: Serialize>(format: Format, value: &T, human: impl FnOnce(
         Format::Human => human(value),
         Format::Json => serde_json::to_string_pretty(value).expect("our types are plain JSON"),
     };
-    println!("{}", text.trim_end());
+    emit(text.trim_end());
 }
 
 /// A table without borders.
@@ -46,10 +50,22 @@ pub(crate) fn print_line<T: Serialize>(
     human: impl FnOnce(&T) -> String,
 ) {
     match format {
-        Format::Human => println!("{}", human(value).trim_end()),
+        Format::Human => emit(human(value).trim_end()),
         Format::Json => {
             let text = serde_json::to_string(value).expect("our types are plain JSON");
-            println!("{text}");
+            emit(&text);
         }
+    }
+}
+
+/// Writes a line to standard output. A reader that went away is no error; a full disk is.
+fn emit(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+    if let Err(error) = written
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        eprintln!("error: cannot write to standard output: {error}");
+        std::process::exit(Code::Other as i32);
     }
 }

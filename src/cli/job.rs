@@ -198,7 +198,10 @@ fn succeed(info: &JobInfo) -> anyhow::Result<()> {
                 .take(5)
                 .map(|failure| format!("work unit {}: {}", failure.unit, failure.reason))
                 .collect();
-            let message = format!("job {} is {state}; {}", info.job, reasons.join("; "));
+            let mut message = format!("job {} is {state}", info.job);
+            if !reasons.is_empty() {
+                message += &format!("; {}", reasons.join("; "));
+            }
             Err(Failure::new(Code::JobFailed, message).into())
         }
     }
@@ -237,6 +240,13 @@ fn human(job: &JobInfo) -> String {
         job.results_error,
         job.results_no_reply,
     );
+    if job.state == "running" && job.replicas_in_progress == 0 && job.waiting_for_nodes > 0 {
+        text += &format!(
+            "\nno node works on it: {} work units wait for a node that offers what [resources] \
+             asks for and has not had them yet\n(see: dockercomp coordinator nodes)\n",
+            job.waiting_for_nodes
+        );
+    }
     for failure in &job.failures {
         text += &format!("\nwork unit {} failed: {}", failure.unit, failure.reason);
         if let Some(tail) = &failure.log_tail {

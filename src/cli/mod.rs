@@ -46,7 +46,7 @@ pub(crate) struct Cli {
     #[arg(
         long,
         global = true,
-        default_value = "warn",
+        default_value = "warn,libp2p_kad=error",
         env = "DOCKERCOMP_LOG",
         value_name = "FILTER"
     )]

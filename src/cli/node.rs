@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::ExecutorChoice;
 use super::start::Start;
 use crate::client::Client;
+use crate::failure::{Code, Failure};
 use crate::output::{self, Format};
 use crate::paths::{Role, data_dir};
 
@@ -100,7 +101,7 @@ impl StartNode {
         let dir = data_dir(self.start.data_dir.as_ref(), Role::Node)?;
         let options = Options {
             dir: dir.clone(),
-            offer: self.offer(),
+            offer: self.offer()?,
             listen: self.start.listen(),
             external: self.start.external.clone(),
             api: self.api,
@@ -125,7 +126,8 @@ impl StartNode {
         };
         output::print_line(format, &ready, |ready| {
             format!(
-                "node {} is ready; it runs work with {}\n",
+                "node {} is ready; it runs work with {}\nit looks for its coordinator; \
+                 dockercomp node status says whether it has found it\n",
                 ready.peer_id, ready.executor_reason
             )
         });
@@ -133,15 +135,26 @@ impl StartNode {
         Ok(())
     }
 
-    fn offer(&self) -> Capacity {
+    fn offer(&self) -> anyhow::Result<Capacity> {
+        const MIB: u64 = 1 << 20;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let cpus = self.cpus.unwrap_or((cores as f64 / 2.0).max(1.0)).clamp(0.01, 1024.0);
+        let cpus = self.cpus.unwrap_or((cores as f64 / 2.0).max(1.0));
         let memory = self.memory.map_or_else(quarter_of_memory, |size| size.as_u64());
-        Capacity {
+        let refuse = |message: &str| Err(Failure::new(Code::Usage, message).into());
+        if !(0.01..=1024.0).contains(&cpus) {
+            return refuse("--cpus must be a number from 0.01 to 1024");
+        }
+        if memory < 8 * MIB {
+            return refuse("--memory must be at least 8 MiB");
+        }
+        if self.disk.as_u64() < MIB {
+            return refuse("--disk must be at least 1 MiB");
+        }
+        Ok(Capacity {
             cpu_millis: (cpus * 1000.0).round() as u32,
             memory_bytes: memory,
             disk_bytes: self.disk.as_u64(),
-        }
+        })
     }
 }
 

@@ -118,7 +118,10 @@ impl Demo {
         };
         eprintln!("stopping all processes");
         network.stop().await;
-        if report.is_err() && self.keep.is_none() {
+        let is_interrupted = |error: &anyhow::Error| {
+            error.downcast_ref::<Failure>().is_some_and(|f| f.code == Code::Interrupted)
+        };
+        if report.as_ref().is_err_and(|error| !is_interrupted(error)) && self.keep.is_none() {
             copy_logs(&dir);
         }
         temporary.close().context("cannot remove the temporary folder")?;
@@ -176,6 +179,10 @@ impl Demo {
     fn job_file(&self) -> anyhow::Result<PathBuf> {
         const EXAMPLE: &str = "examples/mandelbrot/job.toml";
         if let Some(job) = &self.job {
+            if !job.is_file() {
+                let message = format!("{} is not a file", job.display());
+                return Err(Failure::new(Code::Usage, message).into());
+            }
             return Ok(job.clone());
         }
         let beside = std::env::current_exe().ok().and_then(|program| {

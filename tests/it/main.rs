@@ -5,6 +5,7 @@
 //! skipped, with the reason, where none answers.
 
 mod bad_input;
+mod cancel;
 mod crash;
 mod demo;
 mod discovery;

@@ -118,6 +118,9 @@ const SOURCES: [Source; 3] = [Source::Lane(Lane::Retry), Source::Lane(Lane::Fres
 /// What a node can still take.
 struct Room {
     free: Capacity,
+    /// What it offers in all, if it said so: it may ask for work ahead of need, but what does
+    /// not fit by itself would wait there for ever.
+    offer: Option<Capacity>,
     leases: u32,
     /// Whether something was left out because it did not fit.
     crowded: bool,
@@ -137,7 +140,8 @@ impl Core {
             .leases_max
             .min(u32::try_from(LEASES_MAX).unwrap_or(u32::MAX))
             .min(self.state.config.leases_per_node_max.saturating_sub(held));
-        let mut room = Room { free: request.free, leases, crowded: false };
+        let offer = self.presence.visits.get(&node).map(|visit| visit.offer);
+        let mut room = Room { free: request.free, offer, leases, crowded: false };
         let mut granted = Vec::new();
         let jobs = self.state.candidates(request);
         for source in SOURCES {
@@ -164,6 +168,9 @@ impl Core {
             let Some(index) = self.next_unit(source, number, node) else { return };
             let job = self.state.job(number);
             let need = job.terms.need;
+            if room.offer.is_some_and(|offer| !offer.holds(&need)) {
+                return;
+            }
             if !room.free.holds(&need) {
                 room.crowded = true;
                 return;

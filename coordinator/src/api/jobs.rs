@@ -1,9 +1,11 @@
 //! Submitting, watching and cancelling jobs.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use dockercomp_coordinator_core::{Core, Disagreement, Event, JobState, JobView};
+use dockercomp_coordinator_core::{Core, Disagreement, Event, JobState, JobView, UnitFailure};
 use dockercomp_peer::api::ProblemKind;
 use dockercomp_peer::reply::Refused;
 use dockercomp_protocol::job::JobError;
@@ -134,6 +136,8 @@ fn info(state: &ApiState, view: JobView, disagreements: &[Disagreement]) -> JobI
         stored: view.stored,
         failed: view.failed,
         in_flight: view.in_flight,
+        waiting_for_nodes: view.lacking + view.waiting,
+        replicas_in_progress: tally.in_progress,
         replicas: tally.total(),
         results_valid: tally.valid,
         results_invalid: tally.invalid,
@@ -153,15 +157,26 @@ fn info(state: &ApiState, view: JobView, disagreements: &[Disagreement]) -> JobI
             .iter()
             .map(|failure| FailureInfo {
                 unit: failure.index,
-                reason: failure
-                    .errors
-                    .iter()
-                    .map(|error| format!("{error:?}"))
-                    .collect::<Vec<_>>()
-                    .join(", "),
+                reason: reason(failure),
                 log_tail: None,
             })
             .collect(),
+    }
+}
+
+/// Why a work unit failed: BOINC's names for the rule, then how its replicas ended.
+fn reason(failure: &UnitFailure) -> String {
+    let rules: Vec<String> = failure.errors.iter().map(|error| format!("{error:?}")).collect();
+    let mut exits: BTreeMap<String, u32> = BTreeMap::new();
+    for exit in &failure.exits {
+        *exits.entry(exit.to_string()).or_default() += 1;
+    }
+    let exits: Vec<String> =
+        exits.iter().map(|(exit, count)| format!("{exit} ({count} times)")).collect();
+    if exits.is_empty() {
+        rules.join(", ")
+    } else {
+        format!("{}: {}", rules.join(", "), exits.join(", "))
     }
 }
 

@@ -48,6 +48,10 @@ pub struct JobInfo {
     pub failed: u64,
     /// Work units in flight.
     pub in_flight: u64,
+    /// Work units that wait for a node that can run them and has not had them yet.
+    pub waiting_for_nodes: u64,
+    /// Replicas that nodes have now.
+    pub replicas_in_progress: u64,
     /// Replicas leased so far.
     pub replicas: u64,
     /// Results that agree with the canonical one.

@@ -38,6 +38,22 @@ fn leases_fit_what_is_free() {
     assert_eq!(env.request(node("d"), WorkRequest { leases_max: 0, ..request(0) }).len(), 0);
 }
 
+/// A node asks for more than it can run at once, to have work ahead; a unit that it could
+/// never run must not wait there.
+#[test]
+fn a_unit_larger_than_the_whole_offer_goes_elsewhere() {
+    let mut env = TestEnv::new();
+    env.job("job", 1, |spec| spec.limits.cpu_millis = 1000);
+    let (small, large) = (node("small"), node("large"));
+    let executors = vec![ExecutorKind::Wasm];
+    for (node, cpu_millis) in [(small, 500), (large, 1000)] {
+        let offer = Capacity { cpu_millis, memory_bytes: u64::MAX, disk_bytes: u64::MAX };
+        env.step(Event::NodeRegistered { node, executors: executors.clone(), offer });
+    }
+    env.expect_no_work_for(small);
+    env.lease(large);
+}
+
 #[test]
 fn a_node_holds_no_more_leases_than_allowed() {
     let mut env = TestEnv::with(Config { leases_per_node_max: 3, ..Config::default() });

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use dockercomp_protocol::execution::{ExecutorKind, Exit};
-use dockercomp_protocol::wire::work::{Capacity, Verdict};
+use dockercomp_protocol::wire::work::Verdict;
 
-use super::env::{DELAY_BOUND, TestEnv, cid, node, result};
+use super::env::{DELAY_BOUND, TestEnv, cid, node, request, result};
 use crate::{Action, Event, JobState, UnitView};
 
 #[test]
@@ -181,7 +181,7 @@ fn a_cancelled_job_is_abandoned_and_forgotten() {
 fn a_node_that_leaves_gives_its_leases_back_at_once() {
     let mut env = TestEnv::new();
     let job = env.job("job", 1, |_| {});
-    let offer = Capacity::default();
+    let offer = request(1).free;
     let executors = vec![ExecutorKind::Wasm];
     env.step(Event::NodeRegistered { node: node("a"), executors, offer });
     let lost = env.lease(node("a"));

@@ -13,11 +13,11 @@ use dockercomp_executor::{Executor, Finished, Labels, PrepareError, Program, Run
 use dockercomp_peer::reply::chain;
 use dockercomp_peer::{Located, Peer};
 use dockercomp_protocol::execution::{ExecutorKind, Exit, Usage};
-use dockercomp_protocol::limits::{CHUNK_BYTES_DEFAULT, LOG_TAIL_BYTES_MAX};
+use dockercomp_protocol::limits::LOG_TAIL_BYTES_MAX;
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::unit::WorkUnit;
 use dockercomp_protocol::{Cid, ReplicaId, content, envelope};
-use dockercomp_store::{AddError, AddOptions, Kind, Want};
+use dockercomp_store::{AddError, AddOptions, Want};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio_util::sync::CancellationToken;
 
@@ -269,15 +269,8 @@ impl Bench {
         {
             tracing::error!(%error, "output could not be spoiled");
         }
-        let options = AddOptions {
-            name: None,
-            chunk_bytes: CHUNK_BYTES_DEFAULT,
-            kind: Kind::Output,
-            progress: None,
-            normalise: true,
-        };
         let guard = Arc::clone(&self.outputs).read_owned().await;
-        let added = self.peer.add(output.to_owned(), options).await?;
+        let added = self.peer.add(output.to_owned(), AddOptions::output()).await?;
         let row = self.seal(replica, finished, Some(added.root));
         Ok(Outcome { row, _output: Some(guard) })
     }

@@ -238,19 +238,27 @@ impl Smalls {
     }
 }
 
-/// The root that a file or folder would have as an output (chunks of the default size,
-/// executable bits cleared), without storing anything.
+impl AddOptions {
+    /// How outputs are chunked: by the default size and without executable bits, so that equal
+    /// outputs have equal roots everywhere.
+    #[must_use]
+    pub const fn output() -> Self {
+        Self {
+            name: None,
+            chunk_bytes: CHUNK_BYTES_DEFAULT,
+            kind: Kind::Output,
+            progress: None,
+            normalise: true,
+        }
+    }
+}
+
+/// The root that a file or folder would have as an output, without storing anything.
 ///
 /// # Errors
 /// See [`AddError`].
 pub fn root_of(source: &Path) -> Result<Cid, AddError> {
-    let options = AddOptions {
-        name: None,
-        chunk_bytes: CHUNK_BYTES_DEFAULT,
-        kind: Kind::Output,
-        progress: None,
-        normalise: true,
-    };
+    let options = AddOptions::output();
     let files = hash(&source::list(source)?, &options)?;
     Ok(manifest::build(options.chunk_bytes, files)?.cid)
 }

@@ -9,6 +9,7 @@ mod output;
 mod paths;
 mod progress;
 mod results;
+mod verify;
 
 use std::process::ExitCode;
 

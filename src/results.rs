@@ -1,6 +1,8 @@
 //! The results of a job on the owner's disk: fetched, reduced, and checked.
 //!
 //! ```text
+//! INTO/job                      the owner's signed words
+//! INTO/head                     the signed head of the log under which the receipts are
 //! INTO/units/<index>/…          what each work unit left in /output
 //! INTO/receipts/<index>.receipt why it is canonical
 //! INTO/result/…                 what the job's [collect] makes of all units
@@ -15,7 +17,6 @@ use dockercomp_coordinator::api::types::JobInfo;
 use dockercomp_executor::{Choice, Labels, Program, Run};
 use dockercomp_peer::reply::chain;
 use dockercomp_protocol::job::JobSpec;
-use dockercomp_protocol::receipt::{self, Proof};
 use dockercomp_protocol::{Cid, envelope};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -62,12 +63,8 @@ pub(crate) async fn fetch(
     choice: Choice,
 ) -> anyhow::Result<Fetched> {
     let into = std::path::absolute(into).context("cannot find the folder")?;
-    if into.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        let message = format!("{} is not empty", into.display());
-        return Err(Failure::new(Code::Conflict, message).fix("name another folder").into());
-    }
-    fs::create_dir_all(&into).with_context(|| format!("cannot make {}", into.display()))?;
-    unpack(client, &job.job, &into).await?;
+    make_empty(&into)?;
+    unpack(client, &format!("/api/v1/jobs/{}/results", job.job), &into).await?;
     let verified = verify(&into, None)?;
     if verified.len() as u64 != job.work_units {
         let message = format!("{} of {} work units arrived", verified.len(), job.work_units);
@@ -94,9 +91,18 @@ pub(crate) async fn fetch(
     Ok(fetched)
 }
 
-/// Reads the archive of results to its end and unpacks it, never outside `into`.
-async fn unpack(client: &Client, job: &str, into: &Path) -> anyhow::Result<()> {
-    let mut stream = client.stream(&format!("/api/v1/jobs/{job}/results")).await?;
+/// Makes a folder that must not have anything in it yet.
+pub(crate) fn make_empty(folder: &Path) -> anyhow::Result<()> {
+    if folder.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        let message = format!("{} is not empty", folder.display());
+        return Err(Failure::new(Code::Conflict, message).fix("name another folder").into());
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
+}
+
+/// Reads an archive to its end and unpacks it, never outside `into`.
+pub(crate) async fn unpack(client: &Client, path: &str, into: &Path) -> anyhow::Result<()> {
+    let mut stream = client.stream(path).await?;
     let archive = tempfile::NamedTempFile::new_in(into).context("cannot make a file")?;
     let mut file = tokio::fs::File::from_std(archive.reopen()?);
     let copied = tokio::io::copy(&mut stream, &mut file).await;
@@ -204,37 +210,6 @@ async fn program(
         ExecutorKind::Docker => Program::Image { id: cid.to_string(), archive: file },
         ExecutorKind::Wasm => Program::Module { id: cid.to_string(), file },
     })
-}
-
-/// Checks one receipt. `outputs`, where given, must be the folder that it speaks of.
-pub(crate) fn check_receipt(
-    path: &Path,
-    project: Option<dockercomp_protocol::NodeId>,
-    outputs: Option<&Path>,
-) -> anyhow::Result<Proof> {
-    let sealed = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let refuse = |reason: String| {
-        anyhow::Error::from(Failure::new(
-            Code::Verification,
-            format!("{}: {reason}", path.display()),
-        ))
-    };
-    let proof = receipt::check(&sealed, project).map_err(|error| refuse(chain(&error)))?;
-    if let Some(folder) = outputs {
-        if !folder.is_dir() {
-            return Err(refuse(format!("its outputs are not in {}", folder.display())));
-        }
-        let found = dockercomp_store::root_of(folder)
-            .with_context(|| format!("cannot read {}", folder.display()))?;
-        if found != proof.output {
-            return Err(refuse(format!(
-                "the files in {} are {found}, but the receipt says {}",
-                folder.display(),
-                proof.output
-            )));
-        }
-    }
-    Ok(proof)
 }
 
 /// All files below a folder, sorted.

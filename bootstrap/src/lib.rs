@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use dockercomp_network as network;
 use dockercomp_peer::identity::{self, IdentityError};
+use dockercomp_protocol::log::HeadNotice;
 use dockercomp_protocol::statement::Announcement;
 use dockercomp_store::{DataLock, OpenError};
 use multiaddr::Multiaddr;
@@ -65,13 +66,14 @@ impl Service {
         let options = network::Options {
             listen: options.listen,
             external: options.external,
-            topics: vec![Announcement::TOPIC.to_owned()],
+            topics: vec![Announcement::TOPIC.to_owned(), HeadNotice::TOPIC.to_owned()],
             ..network::Options::new(keypair, network::Role::Bootstrap)
         };
         let service = network::Service::bind(options).await?;
         let handle = service.handle();
         let network = tokio::spawn(service.run(shutdown));
         handle.forward(Announcement::TOPIC, |bytes| Announcement::open(bytes).is_some()).await?;
+        handle.forward(HeadNotice::TOPIC, |bytes| HeadNotice::open(bytes).is_ok()).await?;
         Ok(Self { network, handle, _lock: lock })
     }
 

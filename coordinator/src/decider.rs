@@ -9,8 +9,6 @@
 //! the batch cannot be written, the core is ahead of the disk: the task ends, the process
 //! stops, and the next one replays the journal.
 
-use std::sync::Arc;
-
 use dockercomp_coordinator_core::{
     Action, ApplyError, Config, Core, Event, Granted, RECORD_VERSION, Record,
 };
@@ -21,8 +19,8 @@ use dockercomp_store::{Row, Store, StoreError, Table};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::jobs::Jobs;
-use crate::receipts::Seal;
+use crate::log::Log;
+use crate::receipts;
 
 /// Events that may wait; whoever brings more waits with them.
 const QUEUE: usize = 4096;
@@ -75,8 +73,7 @@ pub(crate) struct Decider {
     core: Core,
     clock: Clock,
     store: Store,
-    jobs: Jobs,
-    seal: Arc<Seal>,
+    log: Log,
     commands: mpsc::Receiver<Command>,
     effects: mpsc::UnboundedSender<Effect>,
 }
@@ -146,14 +143,13 @@ impl Decider {
         core: Core,
         clock: Clock,
         store: Store,
-        jobs: Jobs,
-        seal: Arc<Seal>,
+        log: Log,
     ) -> (Self, Handle, mpsc::UnboundedReceiver<Effect>) {
         let (sender, commands) = mpsc::channel(QUEUE);
         // Bounded by the core: one output for each unit in flight, one announcement a step.
         let (effects, effects_receiver) = mpsc::unbounded_channel();
         let handle = Handle { commands: sender, clock };
-        (Self { core, clock, store, jobs, seal, commands, effects }, handle, effects_receiver)
+        (Self { core, clock, store, log, commands, effects }, handle, effects_receiver)
     }
 
     /// Decides until `shutdown`.
@@ -217,8 +213,8 @@ impl Decider {
             match action {
                 Action::Persist(record) => step.records.push(codec::encode(&record)),
                 Action::Accept { job, index, output, at, results } => {
-                    let job = self.jobs.get(&job).expect("the core knows only jobs that we store");
-                    step.rows.push(self.seal.receipt(&job, index, output, at, results));
+                    let entry = receipts::entry(job, index, output, at, results);
+                    step.rows.push(self.log.append(&entry));
                 }
                 Action::Lease(granted) => answer = Some(Answer::Leases(granted)),
                 Action::Verdict(verdict) => answer = Some(Answer::Verdict(verdict)),
@@ -237,14 +233,16 @@ impl Decider {
         answer
     }
 
-    async fn commit(&self, step: Step) -> Result<(), StoreError> {
-        let Step { records, rows, answers, effects, looks } = step;
+    async fn commit(&mut self, step: Step) -> Result<(), StoreError> {
+        let Step { records, mut rows, answers, effects, looks } = step;
+        let head = self.log.close(self.clock.now(), &mut rows);
         if !records.is_empty() || !rows.is_empty() {
             let store = self.store.clone();
             tokio::task::spawn_blocking(move || store.append(&records, &rows))
                 .await
                 .expect("appending does not panic")?;
         }
+        self.log.publish(head);
         for effect in effects {
             // Nobody listens any more only while the process stops.
             let _ = self.effects.send(effect);

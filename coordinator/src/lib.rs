@@ -24,6 +24,7 @@ pub mod api;
 mod decider;
 mod directory;
 mod jobs;
+mod log;
 mod logs;
 mod outputs;
 mod receipts;
@@ -48,11 +49,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::decider::ReplayError;
 pub use crate::jobs::SubmitError;
+pub use crate::log::LogError;
 
 use crate::announce::Announcer;
 use crate::decider::Decider;
 use crate::directory::Directory;
 use crate::jobs::Jobs;
+use crate::log::Log;
 use crate::outputs::Effects;
 use crate::receipts::Seal;
 use crate::work::Server;
@@ -90,6 +93,9 @@ pub enum StartError {
     /// The journal cannot be replayed.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// The log of accepted work units cannot be carried on.
+    #[error("cannot carry the log of accepted work units on")]
+    Log(#[from] LogError),
     /// A job that was accepted cannot be read any more.
     #[error("an accepted job cannot be read")]
     Jobs(#[from] SubmitError),
@@ -141,20 +147,16 @@ impl Service {
         let seal =
             Arc::new(Seal { key: peer.key().clone(), charter: envelope::seal(&owner, &charter) });
 
-        let store = peer.store().clone();
+        let (store, signer) = (peer.store().clone(), Arc::clone(&seal));
         let replayed = tokio::task::spawn_blocking(move || {
             let jobs = Jobs::load(&store, project)?;
             let (core, last) = decider::replay(&store)?;
-            Ok::<_, StartError>((jobs, core, last))
+            let (log, heads) = Log::load(&store, project, signer)?;
+            Ok::<_, StartError>((jobs, core, last, log, heads))
         });
-        let (jobs, core, last) = replayed.await.expect("replaying does not panic")?;
-        let (decider, handle, effects) = Decider::new(
-            core,
-            Clock::from(last),
-            peer.store().clone(),
-            jobs.clone(),
-            Arc::clone(&seal),
-        );
+        let (jobs, core, last, log, heads) = replayed.await.expect("replaying does not panic")?;
+        let (decider, handle, effects) =
+            Decider::new(core, Clock::from(last), peer.store().clone(), log);
         let directory = Directory::default();
         let announcer = Announcer::default();
         let server = Server {
@@ -163,6 +165,7 @@ impl Service {
             jobs: jobs.clone(),
             directory: directory.clone(),
             seal: Arc::clone(&seal),
+            heads: heads.clone(),
         };
         let pulling = Effects {
             peer: peer.clone(),
@@ -175,11 +178,12 @@ impl Service {
         helpers.push(tokio::spawn(pulling.run(effects, shutdown.clone())));
         helpers.push(tokio::spawn(announcer.run(
             project,
-            seal,
-            network,
+            Arc::clone(&seal),
+            network.clone(),
             handle.clone(),
             shutdown.clone(),
         )));
+        helpers.push(tokio::spawn(heads.clone().announce(network, shutdown.clone())));
         let deciding = tokio::spawn(decider.run(shutdown.clone()));
         peer.network().provide(&project_key(&project)).await?;
 
@@ -187,6 +191,8 @@ impl Service {
         let state = api::ApiState {
             peer: peer.clone(),
             decider: handle,
+            heads,
+            seal,
             jobs,
             directory,
             project,

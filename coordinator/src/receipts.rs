@@ -1,15 +1,24 @@
-//! Receipts: sealed when a quorum agreed, stored in the same batch as the decision.
+//! What is stored of a receipt, and receipts put together again.
+//!
+//! ```text
+//! key    job | number of the work unit u64
+//! value  number of the leaf u64 | entry
+//! ```
+//!
+//! Charter, job and head are the same for many receipts and are kept once; path and head are
+//! those of the time at which a receipt is asked for.
 
-use dockercomp_protocol::envelope;
-use dockercomp_protocol::receipt::Receipt;
+use dockercomp_protocol::log::inclusion;
+use dockercomp_protocol::receipt::{Basis, Entry, Receipt};
 use dockercomp_protocol::{Cid, Timestamp};
 use dockercomp_store::{Row, Store, StoreError, Table};
 use libp2p_identity::Keypair;
 use serde_bytes::ByteBuf;
 
 use crate::jobs::Job;
+use crate::log::{LogError, SealedHead, Tiles};
 
-/// Who seals receipts, and by what right.
+/// Who signs the heads of the log, and by what right.
 #[derive(Clone, Debug)]
 pub(crate) struct Seal {
     /// The coordinator's key.
@@ -18,41 +27,79 @@ pub(crate) struct Seal {
     pub(crate) charter: Vec<u8>,
 }
 
-impl Seal {
-    /// The row that makes a receipt durable.
-    pub(crate) fn receipt(
-        &self,
-        job: &Job,
-        index: u64,
-        output: Cid,
-        accepted_at: Timestamp,
-        results: Vec<Vec<u8>>,
-    ) -> Row {
-        let (_, unit) = job.unit(index).expect("the core decides only units that the plan has");
-        let receipt = Receipt {
-            v: 1,
-            charter: self.charter.clone(),
-            job: job.sealed.clone(),
-            unit,
-            results: results.into_iter().map(ByteBuf::from).collect(),
-            output,
-            accepted_at,
-        };
-        let value = envelope::seal(&self.key, &receipt);
-        Row::Put { table: Table::Receipts, key: key(&job.cid, index), value }
+/// What is stored of one receipt.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// The work unit's number.
+    pub(crate) index: u64,
+    leaf: u64,
+    /// The encoded [`Entry`].
+    pub(crate) entry: Vec<u8>,
+}
+
+/// The entry of a work unit whose description follows from the job alone.
+pub(crate) fn entry(
+    job: Cid,
+    index: u64,
+    output: Cid,
+    accepted_at: Timestamp,
+    results: Vec<Vec<u8>>,
+) -> Entry {
+    Entry {
+        v: Entry::VERSION,
+        job,
+        index,
+        inputs: Vec::new(),
+        output,
+        accepted_at,
+        basis: Basis::Quorum,
+        results: results.into_iter().map(ByteBuf::from).collect(),
     }
 }
 
-/// The sealed receipts of a job, in the order of its work units. Blocking.
+/// The row that keeps an entry.
+pub(crate) fn row(job: &Cid, index: u64, leaf: u64, entry: &[u8]) -> Row {
+    let value = [&leaf.to_be_bytes(), entry].concat();
+    Row::Put { table: Table::Receipts, key: key(job, index), value }
+}
+
+/// What is stored of a job's receipts, in the order of its work units. Blocking.
 pub(crate) fn of_job(
     store: &Store,
     job: &Cid,
     after: Option<u64>,
     max: usize,
-) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+) -> Result<Vec<Stored>, StoreError> {
     let after = after.map(|index| key(job, index));
     let rows = store.scan(Table::Receipts, &job.to_bytes(), after.as_deref(), max)?;
-    Ok(rows.into_iter().map(|(key, value)| (index_of(&key), value)).collect())
+    let stored = rows.into_iter().map(|(key, value)| {
+        let (leaf, entry) = value.split_first_chunk::<8>().expect("every row begins with a leaf");
+        Stored { index: index_of(&key), leaf: u64::from_be_bytes(*leaf), entry: entry.to_vec() }
+    });
+    Ok(stored.collect())
+}
+
+/// The receipt of a stored entry under a head, as a file; nothing if the head is older than
+/// the entry. Blocking.
+pub(crate) fn receipt(
+    stored: &Stored,
+    job: &Job,
+    seal: &Seal,
+    head: &SealedHead,
+    tiles: &Tiles<'_>,
+) -> Result<Option<Vec<u8>>, LogError> {
+    if stored.leaf >= head.head.size {
+        return Ok(None);
+    }
+    let receipt = Receipt {
+        leaf: stored.leaf,
+        charter: seal.charter.clone(),
+        job: job.sealed.clone(),
+        entry: stored.entry.clone(),
+        path: inclusion(stored.leaf, head.head.size, tiles)?,
+        head: head.sealed.clone(),
+    };
+    Ok(Some(receipt.encode()))
 }
 
 fn key(job: &Cid, index: u64) -> Vec<u8> {

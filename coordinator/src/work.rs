@@ -10,6 +10,7 @@ use std::time::Duration;
 use dockercomp_coordinator_core::{Event, Granted};
 use dockercomp_network::framed::{read_frame, write_frame};
 use dockercomp_network::{AcceptError, Handle as Network, Stream, StreamProtocol};
+use dockercomp_peer::reply::chain;
 use dockercomp_protocol::ids::NodeId;
 use dockercomp_protocol::limits::{HINT_ADDRESSES_MAX, WORK_MESSAGE_BYTES_MAX};
 use dockercomp_protocol::statement::ResultStatement;
@@ -19,12 +20,14 @@ use dockercomp_protocol::wire::work::{
     Verdict, WorkRequest,
 };
 use dockercomp_protocol::{Cid, codec};
+use serde_bytes::ByteBuf;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::decider::{Answer, Handle as Decider, Stopped};
 use crate::directory::Directory;
 use crate::jobs::Jobs;
+use crate::log::Heads;
 use crate::logs::{self, Tail};
 use crate::receipts::Seal;
 
@@ -47,6 +50,7 @@ pub(crate) struct Server {
     pub(crate) jobs: Jobs,
     pub(crate) directory: Directory,
     pub(crate) seal: Arc<Seal>,
+    pub(crate) heads: Heads,
 }
 
 impl Server {
@@ -91,6 +95,7 @@ impl Server {
                 }
                 Ok(_) if !registered => (Response::Refused(Refusal::RegisterFirst), Vec::new()),
                 Ok(Request::Work(request)) => self.on_work(node, request).await,
+                Ok(Request::Head { since }) => (self.on_head(since).await, Vec::new()),
                 Ok(Request::Job { job }) => (self.on_job(&job), Vec::new()),
                 Ok(Request::Report { results }) => {
                     (self.on_report(node, results).await, Vec::new())
@@ -176,6 +181,18 @@ impl Server {
                 hint
             })
             .collect()
+    }
+
+    async fn on_head(&self, since: Vec<u64>) -> Response {
+        match self.heads.notices(since).await {
+            Ok(notices) => {
+                Response::Head { notices: notices.into_iter().map(ByteBuf::from).collect() }
+            }
+            Err(error) => {
+                tracing::error!(error = chain(&error), "the log cannot be read");
+                busy()
+            }
+        }
     }
 
     fn on_job(&self, job: &Cid) -> Response {

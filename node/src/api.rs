@@ -1,5 +1,6 @@
 //! What a node's control door says, as JSON.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
@@ -8,6 +9,7 @@ use axum::{Json, Router};
 use dockercomp_agent::Counts;
 use dockercomp_peer::Peer;
 use dockercomp_peer::api::PeerStatus;
+use dockercomp_protocol::log::Head;
 use serde::{Deserialize, Serialize};
 
 /// What a node says about itself.
@@ -25,8 +27,39 @@ pub struct NodeStatus {
     pub trouble: Option<String>,
     /// Replicas by state.
     pub tasks: TaskCounts,
+    /// The coordinator's log of accepted work units, as far as this node has seen it.
+    pub log: Option<LogInfo>,
+    /// What is wrong with that log, if the coordinator was caught rewriting it.
+    pub fork: Option<ForkInfo>,
     /// Its side of the network.
     pub peer: PeerStatus,
+}
+
+/// A head of the coordinator's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogInfo {
+    /// Work units accepted so far.
+    pub entries: u64,
+    /// The root over them, in hexadecimal.
+    pub root: String,
+    /// When the coordinator signed it.
+    pub signed_at: String,
+}
+
+impl LogInfo {
+    pub(crate) fn of(head: &Head) -> Self {
+        let root = head.root.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { entries: head.size, root, signed_at: head.at.to_string() }
+    }
+}
+
+/// A coordinator that rewrote its log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForkInfo {
+    /// What was found.
+    pub message: String,
+    /// The signed heads that show it, for `dockercomp verify --heads`.
+    pub evidence: Vec<PathBuf>,
 }
 
 /// Replicas by state.
@@ -62,6 +95,8 @@ struct Notes {
     coordinator: Option<String>,
     trouble: Option<String>,
     tasks: TaskCounts,
+    log: Option<LogInfo>,
+    fork: Option<ForkInfo>,
 }
 
 impl Board {
@@ -71,6 +106,14 @@ impl Board {
 
     pub(crate) fn trouble(&self, trouble: Option<String>) {
         self.with(|notes| notes.trouble = trouble);
+    }
+
+    pub(crate) fn log(&self, log: Option<LogInfo>, fork: Option<ForkInfo>) {
+        self.with(|notes| {
+            notes.log = log;
+            // Once caught, always caught.
+            notes.fork = fork.or(notes.fork.take());
+        });
     }
 
     pub(crate) fn tasks(&self, counts: Counts) {
@@ -106,6 +149,8 @@ async fn status(State(state): State<ApiState>) -> Json<NodeStatus> {
         executor_reason: state.executor_reason.clone(),
         trouble: notes.trouble,
         tasks: notes.tasks,
+        log: notes.log,
+        fork: notes.fork,
         peer: state.peer.status().await,
     })
 }

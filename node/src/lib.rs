@@ -18,6 +18,7 @@
 pub mod api;
 mod desk;
 mod fault;
+mod heads;
 mod jobs;
 mod office;
 mod replica;
@@ -41,7 +42,7 @@ use dockercomp_protocol::wire::work::{Capacity, Register};
 use dockercomp_protocol::{Cid, Timestamp};
 use dockercomp_store::StoreError;
 use multiaddr::Multiaddr;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +50,7 @@ pub use crate::fault::Fault;
 
 use crate::api::{ApiState, Board};
 use crate::desk::Desk;
+use crate::heads::Watch;
 use crate::jobs::{Job, Jobs, LeaseError};
 use crate::office::{Office, agent_lease};
 use crate::replica::{Bench, Hints, Replica, unit_cid};
@@ -164,6 +166,9 @@ impl Service {
         let seed = u64::from_le_bytes(*peer.id().to_bytes().last_chunk().expect("a long id"));
         let clock = Clock::from(Timestamp::default());
         let agent = Agent::new(Config::new(options.offer, seed), restored, clock.now());
+        let watching = Watch::start(&peer, project, asking.clone(), board.clone()).await?;
+        let (found, news) = watch::channel(());
+        helpers.push(tokio::spawn(watching.run(news, shutdown.clone())));
         let office = Office {
             project,
             bench,
@@ -180,6 +185,7 @@ impl Service {
             peer.clone(),
             board.clone(),
             welcomed,
+            found,
             sender,
             shutdown.clone(),
         )));
@@ -289,6 +295,7 @@ async fn greet(
     peer: Peer,
     board: Board,
     mut welcomed: mpsc::Receiver<session::Welcome>,
+    found: watch::Sender<()>,
     worker: worker::Sender,
     shutdown: CancellationToken,
 ) {
@@ -298,6 +305,7 @@ async fn greet(
     } {
         peer.trust(welcome.coordinator);
         board.coordinator(Some(welcome.coordinator.to_string()));
+        found.send_replace(());
         let event = Event::Welcomed { heartbeat: welcome.heartbeat };
         if worker.send(Message::Event(event)).await.is_err() {
             return;

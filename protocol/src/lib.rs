@@ -8,7 +8,8 @@
 //! | [`mod@unit`] | how a job becomes work units, lazily |
 //! | [`execution`] | limits, exits, usage |
 //! | [`envelope`], [`statement`] | signed statements: charters, results, receipts |
-//! | [`receipt`] | the offline check of a receipt |
+//! | [`receipt`] | receipts, their form in a file, and their offline check |
+//! | [`log`] | the Merkle log of accepted work units, its signed heads and proofs |
 //! | [`wire`] | messages between nodes and coordinators |
 //! | [`link`] | the join link |
 //! | [`limits`] | every bound, with unit and reason |
@@ -31,6 +32,7 @@ pub mod ids;
 pub mod job;
 pub mod limits;
 pub mod link;
+pub mod log;
 pub mod manifest;
 pub mod receipt;
 pub mod statement;

@@ -69,6 +69,16 @@ pub const LOG_TAIL_BYTES_MAX: usize = 4096;
 pub const AGENT_BYTES_MAX: usize = 128;
 /// Longest signed announcement on gossipsub, in bytes.
 pub const ANNOUNCEMENT_BYTES_MAX: usize = 4096;
-/// Largest signed envelope, in bytes: a receipt holds the job, the work unit and a result
-/// of every replica.
+/// Largest signed envelope, in bytes: the longest job stays well under it.
 pub const ENVELOPE_BYTES_MAX: usize = 4 << 20;
+
+/// Hashes in a proof about the log: a log of 2^62 entries needs no more.
+pub const LOG_PATH_MAX: usize = 64;
+/// Longest notice of a signed head on gossipsub or in a file, in bytes: a charter, a head,
+/// and a proof of [`LOG_PATH_MAX`] hashes.
+pub const HEAD_NOTICE_BYTES_MAX: usize = 4096;
+/// Heads about which a node asks at once: the newest that it knows, and one that it heard of.
+pub const HEADS_ASKED_MAX: usize = 2;
+/// Largest file of a receipt, in bytes: the longest job, the results of all replicas that a
+/// work unit can have, and an eighth of that for the map.
+pub const RECEIPT_BYTES_MAX: usize = 12 << 20;

@@ -6,7 +6,7 @@
 //! | [`JobSpec`](crate::job::JobSpec) | the project's owner | run this |
 //! | [`ResultStatement`] | a node | my replica of this work unit gave this output |
 //! | [`Announcement`] | the coordinator | the project has work |
-//! | [`Receipt`](crate::receipt::Receipt) | the coordinator | this output is canonical, and why |
+//! | [`Head`](crate::log::Head) | the coordinator | these outputs are canonical, and why |
 
 use cid::Cid;
 use serde::{Deserialize, Serialize};

@@ -3,15 +3,18 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use dockercomp_coordinator::api::types::{CoordinatorStatus, NodeInfo};
 use dockercomp_coordinator::{Options, Service};
 use multiaddr::Multiaddr;
 use serde::Serialize;
+use tokio::io::AsyncReadExt;
 
 use super::start::Start;
 use crate::client::Client;
 use crate::output::{self, Format};
 use crate::paths::{Role, data_dir};
+use crate::verify;
 
 /// Commands about a project's coordinator.
 #[derive(Debug, clap::Subcommand)]
@@ -20,6 +23,18 @@ pub(crate) enum Coordinator {
     Start(StartCoordinator),
     /// Say what the coordinator on this machine is, and how nodes join it.
     Status(Where),
+    /// Write the newest signed head of the log of accepted work units into a file, for
+    /// `dockercomp verify --heads`.
+    Head {
+        #[command(flatten)]
+        at: Where,
+        /// An earlier head, which the new one is to prove that it carries on.
+        #[arg(long, value_name = "FILE")]
+        since: Option<PathBuf>,
+        /// Where it is written.
+        #[arg(long, value_name = "FILE")]
+        into: PathBuf,
+    },
     /// List the nodes that the coordinator on this machine knows.
     Nodes(Where),
 }
@@ -76,6 +91,18 @@ impl Coordinator {
                         output::size(status.peer.used_bytes),
                     )
                 });
+                Ok(())
+            }
+            Self::Head { at, since, into } => {
+                let since = since.map_or(Ok(0), |path| verify::entries_of(&path))?;
+                let client = at.client()?;
+                let mut stream = client.stream(&format!("/api/v1/log/head?since={since}")).await?;
+                let mut notice = Vec::new();
+                stream.read_to_end(&mut notice).await.context("the coordinator went away")?;
+                std::fs::write(&into, notice)
+                    .with_context(|| format!("cannot write {}", into.display()))?;
+                let written = verify::head(&into, None)?;
+                output::print(format, &written, verify::Head::human);
                 Ok(())
             }
             Self::Nodes(at) => {

@@ -1,8 +1,9 @@
 //! `dockercomp job`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context;
 use dockercomp_coordinator::api::types::JobInfo;
 
 use super::ExecutorChoice;
@@ -11,7 +12,8 @@ use crate::failure::{Code, Failure};
 use crate::job_folder;
 use crate::output::{self, Format};
 use crate::paths::{Role, data_dir};
-use crate::{progress, results};
+use crate::verify::Verified;
+use crate::{progress, results, verify};
 
 /// Commands about jobs.
 #[derive(Debug, clap::Args)]
@@ -63,6 +65,15 @@ enum Verb {
         #[arg(long, value_enum, default_value = "auto")]
         executor: ExecutorChoice,
     },
+    /// List the receipts that a job has so far, each of them verified.
+    Receipts {
+        /// The job's id, the beginning of it, or "last".
+        #[arg(default_value = "last")]
+        job: String,
+        /// Keep the receipts in this empty or missing folder.
+        #[arg(long)]
+        into: Option<PathBuf>,
+    },
     /// Cancel a job.
     Cancel {
         /// The job's id, the beginning of it, or "last".
@@ -102,6 +113,11 @@ impl Job {
                 succeed(&info)?;
                 let fetched = results::fetch(&client, &info, &into, executor.into()).await?;
                 output::print(format, &fetched, results::Fetched::human);
+            }
+            Verb::Receipts { job, into } => {
+                let job = select(&client, &job).await?;
+                let receipts = receipts(&client, &job, into.as_deref()).await?;
+                output::print(format, &receipts, |receipts| receipt_table(receipts));
             }
             Verb::Cancel { job } => {
                 let job = select(&client, &job).await?;
@@ -205,6 +221,34 @@ fn succeed(info: &JobInfo) -> anyhow::Result<()> {
             Err(Failure::new(Code::JobFailed, message).into())
         }
     }
+}
+
+/// Fetches the receipts of a job and verifies each.
+async fn receipts(
+    client: &Client,
+    job: &str,
+    into: Option<&Path>,
+) -> anyhow::Result<Vec<Verified>> {
+    let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let into = into.unwrap_or(temporary.path());
+    results::make_empty(into)?;
+    results::unpack(client, &format!("/api/v1/jobs/{job}/receipts"), into).await?;
+    verify::loose(into, None)
+}
+
+fn receipt_table(receipts: &[Verified]) -> String {
+    let rows = receipts.iter().map(|receipt| {
+        vec![
+            receipt.unit.to_string(),
+            receipt.output.clone(),
+            receipt.rule.clone(),
+            receipt.agreeing.len().to_string(),
+            receipt.dissenting.len().to_string(),
+            receipt.leaf.to_string(),
+            receipt.accepted_at.clone(),
+        ]
+    });
+    output::table(&["UNIT", "OUTPUT", "RULE", "AGREE", "DISSENT", "LEAF", "ACCEPTED"], rows)
 }
 
 fn table(jobs: &[JobInfo]) -> String {

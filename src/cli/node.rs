@@ -183,6 +183,16 @@ fn human(status: &NodeStatus) -> String {
         tasks.kept,
         output::size(status.peer.used_bytes),
     );
+    if let Some(log) = &status.log {
+        let (entries, at) = (log.entries, &log.signed_at);
+        text += &format!("log        {entries} work units accepted, as signed on {at}\n");
+    }
+    if let Some(fork) = &status.fork {
+        text += &format!("\nWARNING: {}\n", fork.message);
+        for evidence in &fork.evidence {
+            text += &format!("evidence   {}\n", evidence.display());
+        }
+    }
     if !status.peer.traffic.is_empty() {
         let rows = status.peer.traffic.iter().map(|peer| {
             vec![

@@ -26,7 +26,7 @@ pub enum Action {
         /// Replicas whose outputs may be forgotten.
         forget: Vec<ReplicaId>,
     },
-    /// A quorum agreed. Sign the receipt and store it in the same batch as the records of
+    /// A quorum agreed. Append it to the log and store it in the same batch as the records of
     /// this step: it is the only place where the signed results outlive the decision.
     Accept {
         /// The job.

@@ -4,6 +4,8 @@ mod jobs;
 mod results;
 pub mod types;
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -15,12 +17,16 @@ use self::types::{CoordinatorStatus, NodeInfo};
 use crate::decider::Handle as Decider;
 use crate::directory::Directory;
 use crate::jobs::Jobs;
+use crate::log::Heads;
+use crate::receipts::Seal;
 
 /// Everything that answers need.
 #[derive(Clone)]
 pub(crate) struct ApiState {
     pub(crate) peer: Peer,
     pub(crate) decider: Decider,
+    pub(crate) heads: Heads,
+    pub(crate) seal: Arc<Seal>,
     pub(crate) jobs: Jobs,
     pub(crate) directory: Directory,
     pub(crate) project: ProjectId,
@@ -37,6 +43,8 @@ pub(crate) fn router(state: ApiState) -> Router {
         .route("/api/v1/jobs/{job}", get(jobs::one))
         .route("/api/v1/jobs/{job}/cancel", post(jobs::cancel))
         .route("/api/v1/jobs/{job}/results", get(results::archive))
+        .route("/api/v1/jobs/{job}/receipts", get(results::receipts))
+        .route("/api/v1/log/head", get(results::head))
         .with_state(state)
 }
 

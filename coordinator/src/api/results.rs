@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! job                        the owner's signed words
+//! head                       the head of the log under which the receipts are
 //! units/<index>/…            what each work unit left
 //! receipts/<index>.receipt   why it is canonical
 //! ```
@@ -11,28 +12,42 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use dockercomp_peer::Peer;
 use dockercomp_peer::api::ProblemKind;
 use dockercomp_peer::reply::Refused;
-use dockercomp_protocol::envelope;
-use dockercomp_protocol::receipt::Receipt;
-use dockercomp_store::{Store, Want};
+use dockercomp_protocol::codec;
+use dockercomp_protocol::limits::ENVELOPE_BYTES_MAX;
+use dockercomp_protocol::receipt::Entry;
+use dockercomp_store::Want;
 use futures::StreamExt;
+use serde::Deserialize;
 use tokio_util::io::{ReaderStream, SyncIoBridge};
 
 use super::ApiState;
 use super::jobs::{parse, unknown};
 use crate::jobs::Job;
-use crate::receipts;
+use crate::log::{Heads, SealedHead, Tiles};
+use crate::receipts::{self, Seal};
 
 /// Bytes between the thread that reads the store and the one that sends.
 const BUFFER: usize = 256 << 10;
 /// Receipts read at one time.
 const PAGE: usize = 64;
 
-/// Streams the archive.
+/// All that an archive is made from.
+struct Source {
+    peer: Peer,
+    seal: Arc<Seal>,
+    heads: Heads,
+    head: Arc<SealedHead>,
+    job: Arc<Job>,
+    with_outputs: bool,
+}
+
+/// Streams outputs and receipts of a finished job.
 pub(super) async fn archive(
     State(state): State<ApiState>,
     Path(job): Path<String>,
@@ -45,12 +60,55 @@ pub(super) async fn archive(
         let message = format!("{} of {} work units are done", view.stored, view.units);
         return Err(Refused::message(ProblemKind::Conflict, message).fix("dockercomp job watch"));
     }
+    stream(&state, job, true)
+}
+
+/// Streams the receipts that a job has so far.
+pub(super) async fn receipts(
+    State(state): State<ApiState>,
+    Path(job): Path<String>,
+) -> Result<Response, Refused> {
+    let cid = parse(&job)?;
+    let job = state.jobs.get(&cid).ok_or_else(|| unknown(&cid))?;
+    stream(&state, job, false)
+}
+
+/// Which head is asked for.
+#[derive(Debug, Deserialize)]
+pub(super) struct Since {
+    /// The number of entries of an earlier head, which it is to carry on.
+    #[serde(default)]
+    since: u64,
+}
+
+/// The newest head of the log, with the proof that it carries an earlier one on.
+pub(super) async fn head(
+    State(state): State<ApiState>,
+    Query(Since { since }): Query<Since>,
+) -> Result<Response, Refused> {
+    let notices = state.heads.notices(vec![since]).await.map_err(Refused::internal)?;
+    let notice = notices.into_iter().next().ok_or_else(no_head)?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], notice).into_response())
+}
+
+fn no_head() -> Refused {
+    Refused::message(ProblemKind::NotFound, "no work unit was accepted yet, so the log is empty")
+}
+
+fn stream(state: &ApiState, job: Arc<Job>, with_outputs: bool) -> Result<Response, Refused> {
+    let source = Source {
+        peer: state.peer.clone(),
+        seal: Arc::clone(&state.seal),
+        heads: state.heads.clone(),
+        head: state.heads.newest().ok_or_else(no_head)?,
+        job,
+        with_outputs,
+    };
     let (reader, writer) = tokio::io::duplex(BUFFER);
-    let store = state.peer.store().clone();
     let bridge = SyncIoBridge::new(writer);
     let writing = tokio::task::spawn_blocking(move || {
-        write(&store, &job, bridge).inspect_err(|error| {
-            tracing::error!(%error, job = %job.cid, "results could not be read");
+        source.write(bridge).inspect_err(|error| {
+            tracing::error!(%error, job = %source.job.cid, "results could not be read");
         })
     });
     // An archive that was cut short could be taken for a whole one, so an error of the writer
@@ -66,29 +124,50 @@ pub(super) async fn archive(
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
 }
 
-fn write(store: &Store, job: &Arc<Job>, writer: impl io::Write) -> io::Result<()> {
-    let mut archive = tar::Builder::new(writer);
-    append(&mut archive, "job", &job.sealed)?;
-    let mut after = None;
-    loop {
-        let page = receipts::of_job(store, &job.cid, after, PAGE).map_err(io::Error::other)?;
-        for (index, sealed) in &page {
-            append(&mut archive, &format!("receipts/{index:08}.receipt"), sealed)?;
-            let receipt = envelope::open::<Receipt>(sealed).map_err(io::Error::other)?;
-            // Staging links files instead of copying them.
-            let staged = tempfile::tempdir_in(store.dir())?;
-            store
-                .stage(&receipt.statement.output, &Want::All, staged.path())
-                .map_err(io::Error::other)?;
-            let into = FilePath::new("units").join(format!("{index:08}"));
-            archive.append_dir_all(into, staged.path())?;
+impl Source {
+    fn write(&self, writer: impl io::Write) -> io::Result<()> {
+        let mut archive = tar::Builder::new(writer);
+        append(&mut archive, "job", &self.job.sealed)?;
+        let notice = self.heads.notice(&self.head, 0).map_err(io::Error::other)?;
+        append(&mut archive, "head", &codec::encode(&notice))?;
+        let store = self.peer.store();
+        let tiles = Tiles::new(store);
+        let mut after = None;
+        loop {
+            let page = receipts::of_job(store, &self.job.cid, after, PAGE);
+            let page = page.map_err(io::Error::other)?;
+            for stored in &page {
+                let receipt = receipts::receipt(stored, &self.job, &self.seal, &self.head, &tiles);
+                let Some(receipt) = receipt.map_err(io::Error::other)? else { continue };
+                let name = format!("receipts/{:08}.receipt", stored.index);
+                append(&mut archive, &name, &receipt)?;
+                if self.with_outputs {
+                    self.write_output(&mut archive, &stored.entry, stored.index)?;
+                }
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE => after = Some(last.index),
+                _ => break,
+            }
         }
-        match page.last() {
-            Some((index, _)) if page.len() == PAGE => after = Some(*index),
-            _ => break,
-        }
+        archive.into_inner()?.flush()
     }
-    archive.into_inner()?.flush()
+
+    fn write_output(
+        &self,
+        archive: &mut tar::Builder<impl io::Write>,
+        entry: &[u8],
+        index: u64,
+    ) -> io::Result<()> {
+        let entry: Entry =
+            codec::decode_within(entry, ENVELOPE_BYTES_MAX).map_err(io::Error::other)?;
+        let store = self.peer.store();
+        // Staging links files instead of copying them.
+        let staged = tempfile::tempdir_in(store.dir())?;
+        store.stage(&entry.output, &Want::All, staged.path()).map_err(io::Error::other)?;
+        let into = FilePath::new("units").join(format!("{index:08}"));
+        archive.append_dir_all(into, staged.path())
+    }
 }
 
 fn append(archive: &mut tar::Builder<impl io::Write>, path: &str, bytes: &[u8]) -> io::Result<()> {

@@ -27,6 +27,7 @@ pub use dockercomp_exchange::FetchError;
 use dockercomp_exchange::{Exchange, FetchOptions, Fetched, Progress, provider_key};
 use dockercomp_network as network;
 use dockercomp_network::{Handle as Network, Role, StreamProtocol};
+use dockercomp_protocol::log::HeadNotice;
 use dockercomp_protocol::manifest::{ChunkPage, Chunks};
 use dockercomp_protocol::statement::Announcement;
 use dockercomp_protocol::wire::chunk;
@@ -130,7 +131,7 @@ impl Peer {
             listen: options.listen,
             external: options.external,
             bootstrap: options.bootstrap,
-            topics: vec![Announcement::TOPIC.to_owned()],
+            topics: vec![Announcement::TOPIC.to_owned(), HeadNotice::TOPIC.to_owned()],
             ..network::Options::new(key.clone(), options.role)
         })
         .await?;

@@ -34,6 +34,8 @@ pub enum Table {
     Jobs,
     /// Receipts of canonical results.
     Receipts,
+    /// The Merkle log over them.
+    Log,
     /// Results that the coordinator has not confirmed yet.
     Outbox,
     /// Peers and what is known of them.
@@ -58,7 +60,7 @@ pub(crate) enum Family {
 
 impl Family {
     /// All of them: RocksDB wants every existing family named when it opens.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Datasets,
         Self::Chunks,
         Self::Refs,
@@ -67,6 +69,7 @@ impl Family {
         Self::Journal,
         Self::Table(Table::Jobs),
         Self::Table(Table::Receipts),
+        Self::Table(Table::Log),
         Self::Table(Table::Outbox),
         Self::Table(Table::Peers),
         Self::Table(Table::Meta),
@@ -84,6 +87,7 @@ impl Family {
             Self::Journal => "journal",
             Self::Table(Table::Jobs) => "jobs",
             Self::Table(Table::Receipts) => "receipts",
+            Self::Table(Table::Log) => "log",
             Self::Table(Table::Outbox) => "outbox",
             Self::Table(Table::Peers) => "peers",
             Self::Table(Table::Meta) => "meta",

@@ -9,13 +9,15 @@
 
 use cid::Cid;
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use crate::codec::{self, DecodeError};
 use crate::execution::ExecutorKind;
 use crate::ids::ReplicaId;
 use crate::limits::{
-    AGENT_BYTES_MAX, CACHED_ROOTS_MAX, HEARTBEAT_REPLICAS_MAX, HINT_ADDRESSES_MAX, HINT_PEERS_MAX,
-    LEASES_MAX, LOG_TAIL_BYTES_MAX, REPORTS_MAX, WORK_MESSAGE_BYTES_MAX,
+    AGENT_BYTES_MAX, CACHED_ROOTS_MAX, HEAD_NOTICE_BYTES_MAX, HEADS_ASKED_MAX,
+    HEARTBEAT_REPLICAS_MAX, HINT_ADDRESSES_MAX, HINT_PEERS_MAX, LEASES_MAX, LOG_TAIL_BYTES_MAX,
+    REPORTS_MAX, WORK_MESSAGE_BYTES_MAX,
 };
 
 /// The stream protocol's name; its number is the version of all messages here.
@@ -33,6 +35,11 @@ pub enum Request {
     Job {
         /// Its id.
         job: Cid,
+    },
+    /// "What is the newest head of the log, and does it carry on these?"
+    Head {
+        /// Sizes of heads that were seen before, at most [`HEADS_ASKED_MAX`].
+        since: Vec<u64>,
     },
     /// "I am done with these."
     Report {
@@ -149,6 +156,12 @@ pub enum Response {
         #[serde(with = "serde_bytes")]
         job: Vec<u8>,
     },
+    /// To [`Request::Head`]: the newest head once for each size, with the proof that it
+    /// carries that one on; none before the first work unit was accepted.
+    Head {
+        /// Encoded [`HeadNotice`](crate::log::HeadNotice)s, all of one head.
+        notices: Vec<ByteBuf>,
+    },
     /// To [`Request::Report`]: one verdict for each result, in order.
     Reported {
         /// What became of each.
@@ -261,6 +274,7 @@ impl Request {
                     && work.cached.len() <= CACHED_ROOTS_MAX
             }
             Self::Job { .. } => true,
+            Self::Head { since } => since.len() <= HEADS_ASKED_MAX,
             Self::Report { results } => {
                 results.len() <= REPORTS_MAX
                     && results.iter().all(|report| report.log_tail.len() <= LOG_TAIL_BYTES_MAX)
@@ -295,6 +309,10 @@ impl Response {
             Self::Reported { verdicts } => verdicts.len() <= REPORTS_MAX,
             Self::Heartbeat { abandon, forget } => {
                 abandon.len() <= HEARTBEAT_REPLICAS_MAX && forget.len() <= HEARTBEAT_REPLICAS_MAX
+            }
+            Self::Head { notices } => {
+                notices.len() <= HEADS_ASKED_MAX
+                    && notices.iter().all(|notice| notice.len() <= HEAD_NOTICE_BYTES_MAX)
             }
             Self::Welcome { .. } | Self::Job { .. } | Self::Refused(_) => true,
         };

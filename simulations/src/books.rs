@@ -26,7 +26,7 @@ use dockercomp_coordinator_core::Record;
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::{Cid, ReplicaId, codec};
 
-use crate::behaviour::{Behaviour, Product, honest_output};
+use crate::behaviour::{Behaviour, Product, Sight, honest_output};
 use crate::coordinator::Receipt;
 use crate::jobs::{Jobs, UnitId};
 use crate::names;
@@ -54,6 +54,10 @@ pub(crate) struct Books {
     units: BTreeMap<UnitId, Vec<ReplicaId>>,
     accepted: BTreeMap<UnitId, Cid>,
     cancelled: BTreeSet<u32>,
+    /// Results of each host that were accepted.
+    accepted_of: Vec<u64>,
+    /// What the ring of copiers has.
+    ring: BTreeMap<UnitId, Cid>,
     violations: Vec<Violation>,
     /// Wrong outputs that were accepted because enough hosts colluded.
     pub(crate) wrong_accepted: u64,
@@ -62,7 +66,8 @@ pub(crate) struct Books {
 impl Books {
     /// Books about hosts that behave so.
     pub(crate) fn new(behaviours: Vec<Behaviour>) -> Self {
-        Self { behaviours, ..Self::default() }
+        let accepted_of = vec![0; behaviours.len()];
+        Self { behaviours, accepted_of, ..Self::default() }
     }
 
     pub(crate) fn report(&mut self, violation: Violation) {
@@ -79,9 +84,25 @@ impl Books {
         self.violations
     }
 
+    /// What an adversary may know when it gives an output for a unit.
+    pub(crate) fn sight(&self, host: u32, unit: UnitId) -> Sight {
+        Sight {
+            accepted: self.accepted_of.get(host as usize).copied().unwrap_or(0),
+            is_decided: self.accepted.contains_key(&unit),
+            copied: self.ring.get(&unit).copied(),
+        }
+    }
+
     /// A host computed something for a replica.
     pub(crate) fn computed(&mut self, replica: ReplicaId, product: Product) {
         if let Some(entry) = self.replicas.get_mut(&replica) {
+            let is_shared = self
+                .behaviours
+                .get(entry.host as usize)
+                .is_some_and(|behaviour| behaviour.shares());
+            if let (true, Some(output)) = (is_shared, product.output) {
+                self.ring.entry(entry.unit).or_insert(output);
+            }
             entry.product = Some(product);
         }
     }
@@ -195,7 +216,12 @@ impl Books {
                 let replica = result.replica;
                 self.report(Violation::ForgedVote { job, index, replica });
             }
-            agreeing += u32::from(result.output == Some(receipt.output));
+            if result.output == Some(receipt.output) {
+                agreeing += 1;
+                if let Some(n) = self.accepted_of.get_mut(names::host(&result.node) as usize) {
+                    *n += 1;
+                }
+            }
         }
         let successes = u32::try_from(receipt.results.len()).unwrap_or(u32::MAX);
         let (agreement, min_quorum) = (rules.agreement(), rules.min_quorum);
@@ -216,8 +242,9 @@ impl Books {
 
     fn accepted_wrong(&mut self, receipt: &Receipt, agreement: u32) {
         let UnitId { job, index } = receipt.unit;
+        let copied = self.ring.get(&receipt.unit).copied();
         let supports = |&(host, behaviour): &(u32, &Behaviour)| {
-            behaviour.supports(receipt.unit, host, receipt.output)
+            behaviour.supports(receipt.unit, host, receipt.output, copied)
         };
         let supporters = (0..).zip(&self.behaviours).filter(supports).count();
         let supporters = u32::try_from(supporters).unwrap_or(u32::MAX);

@@ -10,9 +10,11 @@ use dockercomp_coordinator_core::Config as CoreConfig;
 use dockercomp_protocol::execution::ExecutorKind;
 use dockercomp_protocol::job::{Policy, Validation};
 
-use crate::behaviour::Behaviour;
+use crate::behaviour::{Answer, Behaviour, Deceit, Wakes};
 use crate::random::{Entity, Purpose, Random, Spread};
-use crate::scenario::{Churn, CoordinatorPlan, Crowd, DepartedOutputs, JobPlan, Network, Scenario};
+use crate::scenario::{
+    Churn, CoordinatorPlan, Crowd, DepartedOutputs, Engine, JobPlan, Network, Scenario,
+};
 
 /// Rounds of leases that a unit may need after the faults stopped, beyond its own limit.
 const SPARE_ROUNDS: u32 = 4;
@@ -37,6 +39,7 @@ impl Scenario {
             reinforcements: replicas,
             departed_outputs: DepartedOutputs::Reachable,
             defect: None,
+            engine: Engine::Full,
             crowds,
             jobs,
         }
@@ -78,10 +81,24 @@ impl Draw {
         });
         let flaky = Behaviour::Flaky { failure: self.0.fraction() };
         let mut crowds = vec![self.crowd(2, 8, Behaviour::Honest, churn.as_ref())];
-        let kinds =
-            [Behaviour::Saboteur, Behaviour::Colluder, Behaviour::Lazy, Behaviour::Thief, flaky];
+        let deceit = Deceit {
+            rate: self.0.fraction(),
+            answer: if self.coin() { Answer::Shared } else { Answer::Own },
+            wakes: Wakes::AfterAccepted(self.0.between(0, 5)),
+            detects: self.probability(1.0),
+            together: self.coin(),
+        };
+        let kinds = [
+            Behaviour::SABOTEUR,
+            Behaviour::COLLUDER,
+            Behaviour::Deceiver(deceit),
+            Behaviour::Copier { rate: self.probability(1.0) },
+            Behaviour::Lazy,
+            Behaviour::Thief,
+            flaky,
+        ];
         for behaviour in kinds {
-            if self.0.chance(0.4) {
+            if self.0.chance(0.3) {
                 crowds.push(self.crowd(1, 3, behaviour, churn.as_ref()));
             }
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use dockercomp_protocol::content::block_cid;
 use dockercomp_protocol::execution::{ExecutorKind, Limits, Usage};
-use dockercomp_protocol::job::{JobSpec, Program, SweepParameter, SweepValues, Work};
+use dockercomp_protocol::job::{JobSpec, Program, SpecError, SweepParameter, SweepValues, Work};
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::unit::Plan;
 use dockercomp_protocol::wire::work::Capacity;
@@ -100,6 +100,11 @@ impl Job {
         }
         spec
     }
+}
+
+/// Whether a job could be submitted.
+pub(crate) fn check(number: u32, plan: &JobPlan) -> Result<(), SpecError> {
+    specification(number, plan).check()
 }
 
 fn specification(number: u32, plan: &JobPlan) -> JobSpec {

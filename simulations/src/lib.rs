@@ -18,7 +18,9 @@
 //!
 //! | Module | What |
 //! |---|---|
+//! | `file`, `study`, `cli` | scenario files; many runs and what they amount to; the commands |
 //! | `scenario`, `fuzz` | what is simulated; small worlds drawn from a seed |
+//! | `direct`, `availability` | lighter engines: the core alone, churn alone |
 //! | `world`, `context`, `queue`, `moment` | the loop, what its parts share, time |
 //! | `host`, `session`, `desk`, `behaviour` | a node: shell, session, disk, adversaries |
 //! | `coordinator`, `journal` | the coordinator: shell, disk |
@@ -38,17 +40,22 @@
 //! Faults stop at some time; from then on every job must end, and every host be rid of it,
 //! before patience does.
 
+mod availability;
 mod behaviour;
 mod books;
+pub mod cli;
 mod context;
 mod coordinator;
 mod defect;
 mod desk;
+mod direct;
+pub mod file;
 mod fuzz;
 mod host;
 mod jobs;
 mod journal;
 mod message;
+mod model;
 mod moment;
 mod names;
 mod outcome;
@@ -56,16 +63,19 @@ mod queue;
 mod random;
 mod scenario;
 mod session;
+pub mod study;
 #[cfg(test)]
 mod tests;
 mod trace;
 mod violation;
 mod world;
 
-pub use behaviour::Behaviour;
+pub use behaviour::{Answer, Behaviour, Deceit, Wakes};
 pub use defect::Defect;
 pub use outcome::{Counters, Judgement, Outcome};
-pub use random::Spread;
-pub use scenario::{Churn, CoordinatorPlan, Crowd, DepartedOutputs, JobPlan, Network, Scenario};
+pub use random::{Distribution, Spread};
+pub use scenario::{
+    Churn, CoordinatorPlan, Crowd, DepartedOutputs, Engine, JobPlan, Network, Scenario,
+};
 pub use violation::Violation;
 pub use world::{run, run_told};

@@ -1,5 +1,6 @@
 //! What came of a run.
 
+use dockercomp_coordinator_core::Core;
 use serde::Serialize;
 
 use crate::violation::Violation;
@@ -81,6 +82,19 @@ impl Counters {
     #[must_use]
     pub fn replicas_per_unit(&self) -> f64 {
         self.replicas as f64 / self.units.max(1) as f64
+    }
+
+    /// Takes what the core counts.
+    pub(crate) fn take_core(&mut self, core: &Core) {
+        for job in core.jobs() {
+            self.accepted += job.done;
+            self.failed += job.failed;
+            self.replicas += job.replicas.total();
+            self.valid += job.replicas.valid;
+            self.invalid += job.replicas.invalid;
+            self.errors += job.replicas.client_error;
+            self.no_reply += job.replicas.no_reply;
+        }
     }
 
     /// Adds the figures of another run.

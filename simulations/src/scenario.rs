@@ -14,10 +14,12 @@ use std::time::Duration;
 
 use dockercomp_coordinator_core::Config as CoreConfig;
 use dockercomp_protocol::execution::ExecutorKind;
-use dockercomp_protocol::job::Validation;
+use dockercomp_protocol::job::{SpecError, Validation};
+use serde::Deserialize;
 
 use crate::behaviour::Behaviour;
 use crate::defect::Defect;
+use crate::jobs;
 use crate::random::Spread;
 
 /// Everything about a run but its seed.
@@ -43,6 +45,20 @@ pub struct Scenario {
     pub departed_outputs: DepartedOutputs,
     /// A deliberate defect, to see that it is found.
     pub defect: Option<Defect>,
+    /// How much of the world is simulated.
+    pub engine: Engine,
+}
+
+/// How much of the world is simulated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// Everything that the crate's documentation lists, every checker at every step.
+    #[default]
+    Full,
+    /// The real core and the hosts' behaviour, and nothing between them: no agent, messages,
+    /// crashes, journal or books. For figures that need millions of replicas.
+    Direct,
 }
 
 /// Hosts that are alike.
@@ -131,9 +147,11 @@ pub struct JobPlan {
 }
 
 /// What becomes of the outputs on hosts that leave for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum DepartedOutputs {
     /// Somebody else serves them, as the exchange between peers is meant to see to.
+    #[default]
     Reachable,
     /// They are gone. If all holders of a canonical output leave before it was pulled, the
     /// job cannot end: the core makes no new replica of an accepted unit.
@@ -169,7 +187,13 @@ impl Scenario {
             reinforcements: 0,
             departed_outputs: DepartedOutputs::Reachable,
             defect: None,
+            engine: Engine::Full,
         }
+    }
+
+    /// Whether its jobs could be submitted: by the rules of the protocol.
+    pub(crate) fn check(&self) -> Result<(), SpecError> {
+        (0..).zip(&self.jobs).try_for_each(|(number, plan)| jobs::check(number, plan))
     }
 
     /// Hosts in all crowds.

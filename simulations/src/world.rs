@@ -10,12 +10,13 @@ use crate::behaviour::Behaviour;
 use crate::books::{Books, VIOLATIONS_MAX};
 use crate::context::{Context, Event};
 use crate::coordinator::Coordinator;
+use crate::direct;
 use crate::host::Host;
 use crate::jobs::Jobs;
 use crate::moment::Moment;
 use crate::outcome::{Counters, Outcome};
 use crate::queue::Queue;
-use crate::scenario::{Crowd, Scenario};
+use crate::scenario::{Crowd, Engine, Scenario};
 use crate::trace::{Trace, What};
 use crate::violation::Violation;
 
@@ -30,7 +31,10 @@ const EVENTS_AT_ONCE_MAX: u64 = 1_000_000;
 /// If a core finds itself contradicted, or if a job of the scenario could not be submitted.
 #[must_use]
 pub fn run(scenario: &Scenario, seed: u64) -> Outcome {
-    World::new(scenario, seed, None).run()
+    match scenario.engine {
+        Engine::Full => World::new(scenario, seed, None).run(),
+        Engine::Direct => direct::run(scenario, seed, None),
+    }
 }
 
 /// The same, and tells the story: one line for each event and decision.
@@ -39,7 +43,10 @@ pub fn run(scenario: &Scenario, seed: u64) -> Outcome {
 /// As [`run`].
 #[must_use]
 pub fn run_told(scenario: &Scenario, seed: u64, tell: &mut dyn FnMut(&str)) -> Outcome {
-    World::new(scenario, seed, Some(tell)).run()
+    match scenario.engine {
+        Engine::Full => World::new(scenario, seed, Some(tell)).run(),
+        Engine::Direct => direct::run(scenario, seed, Some(tell)),
+    }
 }
 
 struct World<'a> {
@@ -250,14 +257,8 @@ impl<'a> World<'a> {
             units: self.cx.scenario.jobs.iter().map(|job| job.units).sum(),
             ..Counters::default()
         };
-        for job in self.coordinator.core().into_iter().flat_map(|core| core.jobs()) {
-            counters.accepted += job.done;
-            counters.failed += job.failed;
-            counters.replicas += job.replicas.total();
-            counters.valid += job.replicas.valid;
-            counters.invalid += job.replicas.invalid;
-            counters.errors += job.replicas.client_error;
-            counters.no_reply += job.replicas.no_reply;
+        if let Some(core) = self.coordinator.core() {
+            counters.take_core(core);
         }
         let Context { books, mut trace, now, seed, .. } = self.cx;
         let violations = books.into_violations();

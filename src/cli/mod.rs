@@ -6,6 +6,7 @@ mod dataset;
 mod image;
 mod job;
 mod node;
+mod sim;
 mod start;
 mod verify;
 
@@ -83,6 +84,8 @@ enum Command {
     Job(job::Job),
     /// Check receipts, or everything that `job fetch` wrote, offline.
     Verify(verify::Verify),
+    /// Simulate whole networks of volunteers, with the code that runs in production.
+    Sim(dockercomp_simulations::cli::Sim),
 }
 
 impl Cli {
@@ -99,6 +102,7 @@ impl Cli {
             Command::Image(image) => image.run(output).await,
             Command::Job(job) => job.run(output).await,
             Command::Verify(verify) => verify.run(output),
+            Command::Sim(sim) => sim::run(sim),
         }
     }
 }

@@ -232,7 +232,8 @@ impl Host {
         let job = cx.jobs.job(row.unit.job);
         let full = self.work.duration(&job.plan.run);
         let limit = job.spec.limits.wall_time();
-        let time = if self.behaviour.works() { full * 100 / self.speed } else { NOTHING };
+        let sight = cx.books.sight(self.number, row.unit);
+        let time = if self.behaviour.works(&sight) { full * 100 / self.speed } else { NOTHING };
         let end = if time > limit { TaskEnd::RanOut } else { TaskEnd::Ran };
         self.occupy(cx, replica, time.min(limit), end);
         None
@@ -300,7 +301,8 @@ impl Host {
         let Some(row) = self.desk.leases.get(&replica).copied() else {
             return Fact::Aborted { replica };
         };
-        let ran = || self.behaviour.run(row.unit, self.number, &mut self.work);
+        let sight = cx.books.sight(self.number, row.unit);
+        let ran = || self.behaviour.run(cx.seed, row.unit, self.number, &mut self.work, sight);
         let product = cut.unwrap_or_else(ran);
         cx.note(
             What::Finished,

@@ -41,7 +41,7 @@ fn without_faults_a_quorum_of_two_costs_exactly_two() {
 /// `min_quorum` 2 is the same rule: two results, and one more while they differ.
 #[test]
 fn colluders_cost_what_sarmenta_says() {
-    let counters = mixed(40, Behaviour::Colluder);
+    let counters = mixed(40, Behaviour::COLLUDER);
     let n = UNITS as f64;
     let (phi, disagree) = (0.2, 0.32f64);
     let expected = 2.0 + 2.0 * phi * (1.0 - phi);
@@ -58,7 +58,7 @@ fn colluders_cost_what_sarmenta_says() {
 /// 2 phi / (1 - phi)^2 = 0.625. No wrong output is ever accepted.
 #[test]
 fn lone_saboteurs_cost_a_negative_binomial_and_buy_nothing() {
-    let counters = mixed(40, Behaviour::Saboteur);
+    let counters = mixed(40, Behaviour::SABOTEUR);
     let error = (0.625 / UNITS as f64).sqrt();
     let redundancy = counters.replicas_per_unit();
     assert!((redundancy - 2.5f64).abs() < 4.0 * error, "redundancy {redundancy}");

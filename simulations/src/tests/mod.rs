@@ -1,6 +1,7 @@
 //! What the simulator promises, and what it says about the cores.
 
 mod defects;
+mod engines;
 mod laws;
 mod stories;
 

@@ -63,7 +63,7 @@ fn too_few_colluders_are_harmless() {
 
 fn colluding(min_quorum: u32, colluders: u32) -> Counters {
     let mut scenario = Scenario::calm(0, 60);
-    let bad = Crowd { behaviour: Behaviour::Colluder, ..Crowd::honest(colluders) };
+    let bad = Crowd { behaviour: Behaviour::COLLUDER, ..Crowd::honest(colluders) };
     scenario.crowds = vec![Crowd::honest(10), bad];
     let rules = &mut scenario.jobs[0].validation;
     (rules.min_quorum, rules.target_nresults) = (min_quorum, min_quorum);

@@ -6,14 +6,17 @@
 //!
 //! # Portability
 //!
-//! Only integer arithmetic and the exactly rounded operations of IEEE 754 are used: no
-//! logarithm, no exponential. A [`Spread`] states a distribution by its quantiles instead, so
+//! Only integer arithmetic, the exactly rounded operations of IEEE 754 and `libm` are used, so
 //! the same seed gives the same run on every platform.
+
+mod law;
 
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+
+pub use law::Distribution;
 
 /// Whose stream it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,24 @@ pub(crate) enum Purpose {
     Work,
     /// When it goes away and comes back.
     Churn,
+    /// Which units it lies about.
+    Deceit,
+    /// Which spot-checks it recognises.
+    Detection,
+}
+
+/// A number from 0 to 1 that belongs to one host and one thing it decides: the same in every
+/// run of a seed, whatever else happens, so that two policies face the same lies.
+pub(crate) fn fate(seed: u64, host: u32, purpose: Purpose, about: (u32, u64)) -> f64 {
+    let mut bytes = [0u8; 25];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..12].copy_from_slice(&host.to_le_bytes());
+    bytes[12] = purpose as u8;
+    bytes[13..17].copy_from_slice(&about.0.to_le_bytes());
+    bytes[17..].copy_from_slice(&about.1.to_le_bytes());
+    let hash = blake3::hash(&bytes);
+    let number = hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    (number >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// One stream.
@@ -92,7 +113,7 @@ impl Random {
 }
 
 /// A distribution of whole numbers. Times are in microseconds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Spread {
     /// Always the same.
     Fixed(u64),
@@ -101,6 +122,8 @@ pub enum Spread {
     /// Values at equally spaced quantiles, the lowest first, straight lines between them: any
     /// shape, without a logarithm. An empty list is always 0.
     Quantiles(Vec<u64>),
+    /// A law with a name, rounded down; at most [`u64::MAX`].
+    Law(Distribution),
 }
 
 impl Spread {
@@ -129,6 +152,26 @@ impl Spread {
                 let rise = high.saturating_sub(low) as f64 * (place - step as f64);
                 low + rise as u64
             }
+            // Saturates.
+            Self::Law(law) => law.draw(random) as u64,
+        }
+    }
+
+    /// The mean.
+    #[must_use]
+    pub fn mean(&self) -> f64 {
+        match self {
+            Self::Fixed(value) => *value as f64,
+            Self::Uniform(low, high) => (*low as f64 + *high as f64) / 2.0,
+            Self::Quantiles(values) if values.len() < 2 => {
+                values.first().map_or(0.0, |value| *value as f64)
+            }
+            Self::Quantiles(values) => {
+                let steps = values.windows(2).map(|pair| (pair[0] as f64 + pair[1] as f64) / 2.0);
+                let n = (values.len() - 1) as f64;
+                steps.sum::<f64>() / n
+            }
+            Self::Law(law) => law.mean(),
         }
     }
 }

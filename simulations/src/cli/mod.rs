@@ -1,0 +1,118 @@
+//! The command line, shared by `dockercomp sim` and `dockercomp-sim`.
+//!
+//! The second is the same thing without the rest of the system: it builds where there is no
+//! RocksDB, Docker or libp2p.
+
+mod explain;
+mod fuzz;
+mod run;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+
+use crate::file::{Document, FileError};
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  every promise was kept, and every expectation met
+  1  a core found itself contradicted and panicked
+  2  wrong usage, or a scenario that cannot be simulated
+  3  safety was violated: something happened that must not
+  4  liveness was violated: something that must happen did not
+  6  a figure is out of its stated tolerance";
+
+/// Simulate volunteer networks: the real coordinator core and the real agent, in virtual time.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Sim {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a scenario, and compare what comes out with what it expects.
+    Run(run::Run),
+    /// Check a scenario file without running it.
+    Validate(explain::Validate),
+    /// Say in words what a scenario file describes.
+    Explain(explain::Explain),
+    /// Run small worlds drawn from seeds, with every fault there is, to find bugs.
+    Fuzz(fuzz::Fuzz),
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Exit {
+    /// All is well.
+    Held,
+    /// An expectation is out of tolerance.
+    Out,
+    /// Something that must happen did not.
+    Liveness,
+    /// Something happened that must not.
+    Safety,
+    /// A panic.
+    Panicked,
+    /// The command line or a file is wrong.
+    Usage,
+}
+
+impl Exit {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Held => 0,
+            Self::Panicked => 1,
+            Self::Usage => 2,
+            Self::Safety => 3,
+            Self::Liveness => 4,
+            Self::Out => 6,
+        }
+    }
+}
+
+/// Why a command could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The scenario file is wrong.
+    #[error("scenario {}", path.display())]
+    File { path: PathBuf, source: FileError },
+    /// The study could not be run.
+    #[error("the study cannot be run")]
+    Study(#[from] crate::study::RunnerError),
+}
+
+impl Sim {
+    /// Carries the command out and gives the exit code. What people read goes to standard
+    /// output, errors to standard error.
+    #[must_use]
+    pub fn run(self) -> u8 {
+        let done = match self.command {
+            Command::Run(run) => run.run(),
+            Command::Validate(validate) => validate.run(),
+            Command::Explain(explain) => explain.run(),
+            Command::Fuzz(fuzz) => Ok(fuzz.run()),
+        };
+        let exit = done.unwrap_or_else(|failure| {
+            eprintln!("error: {}", chain(&failure));
+            Exit::Usage
+        });
+        exit.code()
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn load(path: &Path, settings: &[String]) -> Result<Document, Failure> {
+    Document::load(path, settings).map_err(|source| Failure::File { path: path.to_owned(), source })
+}

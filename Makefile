@@ -19,7 +19,7 @@ target_dir = $(shell $(CARGO) metadata --locked --no-deps --format-version 1 | \
 
 .PHONY: help
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 .PHONY: setup
 setup: ## Install what is missing (as root), or say how
@@ -40,6 +40,14 @@ demo: build examples ## Run a whole network on this machine; options in ARGS
 .PHONY: test
 test: setup examples ## Run all tests
 	@scripts/test.sh
+
+.PHONY: test-kill
+test-kill: setup ## Kill the receiver of 1 GiB twenty times; make test does it with less
+	DOCKERCOMP_KILL_TEST_MIB=1024 $(CARGO) test --locked -p dockercomp-exchange --test it kill::
+
+.PHONY: bench-transfer
+bench-transfer: setup ## Compare how fast data travels with other tools (needs root)
+	@scripts/bench-transfer.sh
 
 .PHONY: lint
 lint: setup purity ## Check formatting, lints, documentation and purity

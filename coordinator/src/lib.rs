@@ -138,6 +138,7 @@ impl Service {
             external: options.external,
             bootstrap: options.bootstrap.clone(),
             quota_bytes: None,
+            sharing: dockercomp_peer::Sharing::default(),
             lie: false,
         };
         let (peer, mut helpers) = Peer::start(peer_options, shutdown.clone()).await?;

@@ -125,6 +125,7 @@ impl Service {
             external: options.external,
             bootstrap: options.link.via.clone(),
             quota_bytes: Some(options.offer.disk_bytes),
+            sharing: dockercomp_peer::Sharing::default(),
             lie: options.faults.contains(&Fault::WrongChunks),
         };
         let (peer, mut helpers) = Peer::start(peer_options, shutdown.clone()).await?;

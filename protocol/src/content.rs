@@ -46,6 +46,12 @@ pub enum CidError {
     },
 }
 
+/// The digest of some bytes.
+#[must_use]
+pub fn digest_of(bytes: &[u8]) -> Digest {
+    *blake3::hash(bytes).as_bytes()
+}
+
 /// The identifier of a chunk of a file.
 #[must_use]
 pub fn chunk_cid(bytes: &[u8]) -> Cid {

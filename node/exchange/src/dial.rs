@@ -1,7 +1,8 @@
 //! What the exchange needs from a network: streams to peers, and who may have a dataset.
 
 use std::error::Error;
-use std::future::Future;
+use std::future::{Future, ready};
+use std::net::IpAddr;
 
 use dockercomp_protocol::{Cid, NodeId};
 use futures::future::BoxFuture;
@@ -14,6 +15,12 @@ pub trait Dial: Clone + Send + Sync + 'static {
 
     /// Opens a stream to the peer, connecting to it where needed.
     fn open(&self, peer: NodeId) -> impl Future<Output = Result<Self::Stream, DialError>> + Send;
+
+    /// The IP address of a connected peer on a near network, where public blocks may come over
+    /// plain TCP. By default no network is near.
+    fn near(&self, _peer: NodeId) -> impl Future<Output = Option<IpAddr>> + Send {
+        ready(None)
+    }
 }
 
 /// Why there is no stream to a peer.

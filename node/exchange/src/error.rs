@@ -96,6 +96,9 @@ pub enum LinkError {
         /// The number in the answer.
         id: u32,
     },
+    /// The peer offers no plain connection, or is not near.
+    #[error("there is no plain connection to the peer")]
+    NoPlain,
     /// The stream was idle and has been closed by ourselves.
     #[error("the stream was closed")]
     Closed,
@@ -111,6 +114,7 @@ impl LinkError {
             | Self::DialTimedOut { .. }
             | Self::Lost(_)
             | Self::Silent { .. }
+            | Self::NoPlain
             | Self::Closed => false,
         }
     }

@@ -16,6 +16,7 @@
 //! | [`scheduler`] | decides; no clock, no socket, no disk |
 //! | [`Exchange`] | the entry: fetches datasets, several callers share one session |
 //! | [`Server`] | answers peers |
+//! | [`Door`] | where it answers near peers without encryption |
 //! | [`Traffic`] | who sent how much |
 //! | [`Dial`], [`Discover`], [`Authorise`] | what it needs from its surroundings |
 //!
@@ -42,6 +43,7 @@ mod error;
 mod link;
 mod network;
 mod options;
+mod plain;
 pub mod scheduler;
 mod server;
 mod session;
@@ -52,6 +54,7 @@ pub use dial::{Dial, DialError, Discover};
 pub use error::{FetchError, LinkError, ServeError};
 pub use network::provider_key;
 pub use options::{FetchOptions, Fetched, Options, Progress};
+pub use plain::Door;
 pub use server::{Authorise, Server};
 pub use traffic::{PeerTraffic, Snapshot, Traffic};
 

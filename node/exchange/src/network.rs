@@ -1,6 +1,7 @@
 //! The exchange on the real network: streams, provider lookups, and the loop that serves.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use dockercomp_network::{Handle, Incoming, Stream, StreamProtocol};
 use dockercomp_protocol::wire::chunk::PROTOCOL;
@@ -11,6 +12,7 @@ use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::dial::{Dial, DialError, Discover};
+use crate::plain::is_near;
 use crate::server::Server;
 
 /// Streams that are served at once.
@@ -30,6 +32,10 @@ impl Dial for Handle {
     async fn open(&self, peer: NodeId) -> Result<Stream, DialError> {
         let opened = Self::open(self, peer, StreamProtocol::new(PROTOCOL)).await;
         opened.map_err(|source| DialError { peer, source: Box::new(source) })
+    }
+
+    async fn near(&self, peer: NodeId) -> Option<IpAddr> {
+        self.remote_ip(peer).await.ok().flatten().filter(is_near)
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Options {
     pub retry_first: Duration,
     /// The longest such pause.
     pub retry_max: Duration,
+    /// Whether blocks of near peers are fetched over plain TCP where they offer it.
+    pub plain: bool,
     /// A stream that nobody needs is closed after this time.
     pub link_idle: Duration,
     /// Breaks ties between peers. By default it differs from process to process.
@@ -48,6 +50,7 @@ impl Default for Options {
             busy_pause: Duration::from_millis(250),
             retry_first: Duration::from_secs(1),
             retry_max: Duration::from_secs(15),
+            plain: true,
             link_idle: Duration::from_secs(30),
             seed: RandomState::new().hash_one(0),
             discover: None,

@@ -3,7 +3,8 @@
 //! # Shape
 //!
 //! ```text
-//! stream ──► read requests ──queue──► load (blocking threads, a few ahead) ──► write answers
+//! stream ──► read requests ──queue──► small blocks, many at once ──────────────► write answers
+//!                   │                 large ones, a few ahead (blocking threads) ─►┤
 //!                   └───────refused───────────────────────────────────────────────►┘
 //! ```
 //!
@@ -20,8 +21,8 @@
 //!
 //! # Bounds
 //!
-//! A stream: [`OPEN_MAX`] requests waiting (more are answered `Busy`), [`READ_AHEAD`] blocks in
-//! memory. All streams: [`LOADED_MAX`] blocks in memory.
+//! A stream: [`OPEN_MAX`] requests waiting (more are answered `Busy`), [`READ_AHEAD`] large blocks
+//! and [`BATCH`] small ones in memory. All streams: [`LOADED_MAX`] blocks in memory.
 
 use std::io;
 use std::sync::Arc;
@@ -32,20 +33,25 @@ use dockercomp_protocol::NodeId;
 use dockercomp_protocol::content::Digest;
 use dockercomp_protocol::wire::chunk::{Answer, Held, Miss, REQUEST_BYTES, Request};
 use dockercomp_store::{Store, StoreError};
-use futures::{FutureExt as _, StreamExt as _};
+use futures::future::Either;
+use futures::{FutureExt as _, StreamExt as _, stream};
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, BufWriter,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::OPEN_MAX;
 use crate::error::ServeError;
+use crate::plain::{self, Door};
 use crate::traffic::Traffic;
 
 /// Blocks of one stream that are read before their turn to be sent.
 const READ_AHEAD: usize = 4;
+/// Requests that are looked at together. A blocking thread costs more than a small block.
+const BATCH: usize = 32;
 /// Blocks that are in memory for all streams together.
 const LOADED_MAX: usize = 128;
 /// Small answers are written many at once.
@@ -76,6 +82,16 @@ pub struct Server {
     authorise: Arc<dyn Authorise>,
     /// One permit for each block in memory.
     loads: Arc<Semaphore>,
+    /// Where public blocks are served without encryption, if anywhere.
+    door: Option<Arc<Door>>,
+}
+
+/// Who is at the other end of a stream.
+#[derive(Clone, Copy)]
+struct Client {
+    peer: NodeId,
+    /// Whose rights it has on this stream.
+    rights: NodeId,
 }
 
 impl std::fmt::Debug for Server {
@@ -103,7 +119,35 @@ impl Server {
     #[must_use]
     pub fn new(store: Store, traffic: Traffic, authorise: impl Authorise) -> Self {
         let loads = Arc::new(Semaphore::new(LOADED_MAX));
-        Self { store, traffic, authorise: Arc::new(authorise), loads }
+        Self { store, traffic, authorise: Arc::new(authorise), loads, door: None }
+    }
+
+    /// The same server, which also tells peers of this door. [`Self::run_door`] serves there.
+    #[must_use]
+    pub fn with_door(mut self, door: Door) -> Self {
+        self.door = Some(Arc::new(door));
+        self
+    }
+
+    /// Serves public blocks at the door, to those who were told of it, until `shutdown`.
+    pub async fn run_door(self, shutdown: CancellationToken) {
+        let Some(door) = self.door.clone() else { return };
+        let mut streams = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                Some(_) = streams.join_next() => {}
+                (peer, stream) = door.next() => {
+                    let server = self.clone();
+                    streams.spawn(async move {
+                        let client = Client { peer, rights: plain::stranger() };
+                        if let Err(error) = server.attend(client, stream).await {
+                            tracing::debug!(%peer, reason = %error, "plain chunk stream ended");
+                        }
+                    });
+                }
+            }
+        }
     }
 
     /// Answers what a peer asks on one stream, until it closes it.
@@ -115,26 +159,38 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        self.attend(Client { peer, rights: peer }, stream).await
+    }
+
+    async fn attend<S>(&self, client: Client, stream: S) -> Result<(), ServeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let (read, write) = tokio::io::split(stream);
         let (queue, queued) = mpsc::channel(OPEN_MAX);
         let (refuse, refused) = mpsc::channel(OPEN_MAX);
         let reading = receive(read, queue, refuse);
-        tokio::try_join!(reading, self.send(peer, write, queued, refused))?;
+        tokio::try_join!(reading, self.send(client, write, queued, refused))?;
         Ok(())
     }
 
     /// Writes answers, and flushes when there is nothing more to write at the moment.
     async fn send(
         &self,
-        peer: NodeId,
+        client: Client,
         write: impl AsyncWrite + Unpin,
         mut queued: mpsc::Receiver<Request>,
         mut refused: mpsc::Receiver<u32>,
     ) -> Result<(), ServeError> {
         let mut write = BufWriter::with_capacity(WRITE_BUFFER_BYTES, write);
         let requests = futures::stream::poll_fn(move |cx| queued.poll_recv(cx));
-        let mut loaded =
-            requests.map(|request| self.load(peer, request)).buffer_unordered(READ_AHEAD).fuse();
+        let looked_at =
+            requests.ready_chunks(BATCH).then(|batch| self.look_at(client, batch).boxed());
+        let loading = looked_at.flat_map(stream::iter).map(|next| match next {
+            Either::Left(ready) => std::future::ready(ready).boxed(),
+            Either::Right(request) => self.load(client, request).boxed(),
+        });
+        let mut loaded = loading.buffer_unordered(READ_AHEAD).boxed().fuse();
         loop {
             let next = async {
                 tokio::select! {
@@ -154,7 +210,7 @@ impl Server {
                 }
             };
             let Some(ready) = ready else { break };
-            self.write(peer, &mut write, &ready).await?;
+            self.write(client.peer, &mut write, &ready).await?;
         }
         unless_stalled(write.flush()).await?;
         unless_stalled(write.shutdown()).await
@@ -181,29 +237,67 @@ impl Server {
         Ok(())
     }
 
-    /// Answers one request from the store.
-    async fn load(&self, peer: NodeId, request: Request) -> Ready {
+    /// Answers requests that may not be served and those for small blocks, and gives the others
+    /// back.
+    async fn look_at(&self, client: Client, batch: Vec<Request>) -> Vec<Either<Ready, Request>> {
+        let n_batch = u32::try_from(batch.len()).expect("a few requests");
+        let mut permits = Arc::clone(&self.loads).acquire_many_owned(n_batch).await.ok();
+        let may_have = |request: &Request| match request {
+            Request::Want { digest, .. } => self.authorise.may_serve(&client.rights, digest),
+            Request::Have { .. } | Request::Open { .. } => true,
+        };
+        let allowed: Vec<bool> = batch.iter().map(may_have).collect();
+        let asked: Vec<(Request, bool)> = batch.into_iter().zip(allowed).collect();
+        let looked = asked.clone();
+        let look = move |store: &Store| {
+            let small = |(request, may_have): &(Request, bool)| match request {
+                Request::Want { digest, .. } if *may_have => store.small_block(digest),
+                Request::Want { .. } | Request::Have { .. } | Request::Open { .. } => Ok(None),
+            };
+            looked.iter().map(small).collect::<Result<Vec<_>, _>>()
+        };
+        // What failed is asked for again one by one, and fails there.
+        let mut found = self.read(look).await.unwrap_or_default().into_iter();
+        let answer = |(request, may_have): (Request, bool)| {
+            let id = request.id();
+            match found.next().flatten() {
+                _ if !may_have => Either::Left(Answer::Miss { id, reason: Miss::NotFound }.into()),
+                Some(payload) => {
+                    let answer = Answer::Data { id, len: len_of(&payload) };
+                    let permit = permits.as_mut().and_then(|permits| permits.split(1));
+                    Either::Left(Ready { answer, payload, _permit: permit })
+                }
+                None => Either::Right(request),
+            }
+        };
+        asked.into_iter().map(answer).collect()
+    }
+
+    /// Answers one request from the store. Whether a block may be served was asked before.
+    async fn load(&self, client: Client, request: Request) -> Ready {
         match request {
             Request::Want { id, digest } => {
-                if !self.authorise.may_serve(&peer, &digest) {
-                    return Answer::Miss { id, reason: Miss::NotFound }.into();
-                }
                 let permit = Arc::clone(&self.loads).acquire_owned().await.ok();
                 match self.read(move |store| store.block(&digest)).await.flatten() {
                     Some(payload) => {
-                        let len = u32::try_from(payload.len()).expect("a block is at most 4 MiB");
+                        let len = len_of(&payload);
                         Ready { answer: Answer::Data { id, len }, payload, _permit: permit }
                     }
                     None => Answer::Miss { id, reason: Miss::NotFound }.into(),
                 }
             }
             Request::Have { id, digest } => {
-                let state = if self.authorise.may_serve(&peer, &digest) {
+                let state = if self.authorise.may_serve(&client.rights, &digest) {
                     self.read(move |store| store.held(&digest)).await.unwrap_or(Held::None)
                 } else {
                     Held::None
                 };
                 Answer::Have { id, state }.into()
+            }
+            Request::Open { id, token } => {
+                let door = self.door.as_ref().filter(|_| client.peer == client.rights);
+                let port = door.and_then(|door| door.admit(client.peer, token));
+                Answer::Open { id, port: port.unwrap_or_default() }.into()
             }
         }
     }
@@ -226,6 +320,10 @@ impl Server {
     }
 }
 
+fn len_of(payload: &Bytes) -> u32 {
+    u32::try_from(payload.len()).expect("a block is at most 4 MiB")
+}
+
 /// Reads requests into the queue until the peer closes its side, or is idle.
 async fn receive(
     read: impl AsyncRead + Unpin,
@@ -243,9 +341,8 @@ async fn receive(
         }
         let request = Request::decode(&frame)?;
         if let Err(refused) = queue.try_send(request) {
-            let (Request::Want { id, .. } | Request::Have { id, .. }) = refused.into_inner();
             // Ends only together with this function.
-            let _ = refuse.send(id).await;
+            let _ = refuse.send(refused.into_inner().id()).await;
         }
     }
 }

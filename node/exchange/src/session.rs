@@ -30,6 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dockercomp_protocol::time::millis;
 use dockercomp_protocol::{Cid, NodeId, Timestamp, content};
 use dockercomp_store::{PutError, StoreError, Want};
@@ -44,7 +45,7 @@ use self::waiter::Waiter;
 use crate::client::Shared;
 use crate::dial::Dial;
 use crate::error::{FetchError, LinkError};
-use crate::link::BlockAnswer;
+use crate::link::{BlockAnswer, Plane};
 use crate::options::{FetchOptions, Fetched};
 use crate::scheduler::{Ask, Scheduler};
 
@@ -78,18 +79,29 @@ enum Step {
     },
     Answered {
         ask: Ask,
-        result: Result<BlockAnswer, Arc<LinkError>>,
+        result: Result<(BlockAnswer, Plane), Arc<LinkError>>,
     },
-    Stored {
-        ask: Ask,
-        bytes: u64,
-        result: Result<(), PutError>,
-    },
+    Stored(Vec<Stored>),
     Discovered {
         peers: Vec<NodeId>,
     },
     /// The runtime is shutting down.
     CutOff,
+}
+
+/// A block that is here and is to be stored.
+struct Came {
+    ask: Ask,
+    plane: Plane,
+    bytes: Bytes,
+}
+
+/// What became of it.
+struct Stored {
+    ask: Ask,
+    plane: Plane,
+    bytes: u64,
+    result: Result<(), PutError>,
 }
 
 /// See the module documentation.
@@ -102,6 +114,9 @@ pub(crate) struct Session<D: Dial> {
     next_waiter: u64,
     steps: FuturesUnordered<BoxFuture<'static, Step>>,
     liars: BTreeSet<NodeId>,
+    /// Small blocks that wait for those before them to be stored.
+    small: Vec<Came>,
+    is_storing_small: bool,
     /// Origin of the scheduler's time.
     began: Instant,
     /// When failed peers are tried again, once it has been necessary.
@@ -122,6 +137,8 @@ impl<D: Dial> Session<D> {
             next_waiter: 0,
             steps: FuturesUnordered::new(),
             liars: BTreeSet::new(),
+            small: Vec::new(),
+            is_storing_small: false,
             began: Instant::now(),
             retry_at: None,
             is_discovering: false,

@@ -94,7 +94,8 @@ fn is_dialable(address: &Multiaddr) -> bool {
     has_port && has_host
 }
 
-fn ip(address: &Multiaddr) -> Option<IpAddr> {
+/// The IP address that an address begins with.
+pub(crate) fn ip(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next()? {
         Protocol::Ip4(ip) => Some(ip.into()),
         Protocol::Ip6(ip) => Some(ip.into()),

@@ -3,7 +3,7 @@
 //! Cheap to clone and free of libp2p's swarm. Every method that asks the event loop has a time
 //! limit, so that no caller waits for ever; values that change seldom are read without asking.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use crate::{
+    addresses,
     command::{Command, Reply},
     error::{
         AcceptError, ConnectError, OpenError, ProvideError, ProvidersError, PublishError,
@@ -229,6 +230,16 @@ impl Handle {
     /// [`Unavailable`] if the service has stopped.
     pub async fn peers(&self) -> Result<Vec<PeerInfo>, Unavailable> {
         self.ask(|reply| Command::Peers { reply }, ANSWER_TIMEOUT).await
+    }
+
+    /// The IP address at the other end of the newest connection to a peer, if it is connected.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] if the service has stopped.
+    pub async fn remote_ip(&self, peer: PeerId) -> Result<Option<IpAddr>, Unavailable> {
+        let connected = self.peers().await?.into_iter().find(|info| info.peer == peer);
+        Ok(connected.and_then(|info| addresses::ip(&info.remote)))
     }
 
     /// Closes all connections to a peer. `false` if there were none.

@@ -19,12 +19,13 @@ mod private;
 pub mod reply;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use dockercomp_exchange::FetchError;
-use dockercomp_exchange::{Exchange, FetchOptions, Fetched, Progress, provider_key};
+use dockercomp_exchange::{Door, Exchange, FetchOptions, Fetched, Progress, Server, provider_key};
 use dockercomp_network as network;
 use dockercomp_network::{Handle as Network, Role, StreamProtocol};
 use dockercomp_protocol::log::HeadNotice;
@@ -34,7 +35,7 @@ use dockercomp_protocol::wire::chunk;
 use dockercomp_protocol::{Cid, NodeId, content};
 use dockercomp_store::{AddError, AddOptions, Added, Kind, OpenError, Store, StoreError, Want};
 use libp2p_identity::Keypair;
-use multiaddr::Multiaddr;
+use multiaddr::{Multiaddr, Protocol};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -61,8 +62,17 @@ pub struct Options {
     pub bootstrap: Vec<Multiaddr>,
     /// Bytes of data that may be held.
     pub quota_bytes: Option<u64>,
+    /// How data is passed on.
+    pub sharing: Sharing,
     /// Send wrong bytes, so that others can be seen to withstand it.
     pub lie: bool,
+}
+
+/// How data is passed on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sharing {
+    /// Encrypt everything, also between near peers, where public blocks go over plain TCP else.
+    pub sealed: bool,
 }
 
 /// Why a peer did not start.
@@ -141,15 +151,20 @@ impl Peer {
             network.clone(),
             dockercomp_exchange::Options {
                 discover: Some(Arc::new(network.clone())),
+                plain: !options.sharing.sealed,
                 ..dockercomp_exchange::Options::default()
             },
         );
         let private = Private::default();
         let peer = Self { inner: Arc::new(Inner { key, store, network, exchange, private }) };
-        let serving = peer.serve(options.lie, shutdown.clone())?;
-        let running = tokio::spawn(service.run(shutdown));
+        let mut tasks = if options.lie {
+            vec![peer.serve_lies(shutdown.clone())?]
+        } else {
+            peer.serve(options.sharing.sealed, shutdown.clone()).await?
+        };
+        tasks.push(tokio::spawn(service.run(shutdown)));
         peer.announce_all().await?;
-        Ok((peer, vec![running, serving]))
+        Ok((peer, tasks))
     }
 
     /// Its id on the network.
@@ -359,20 +374,56 @@ impl Peer {
         }
     }
 
-    fn serve(
+    /// Serves blocks over streams and, unless `sealed`, at a door for near peers.
+    async fn serve(
         &self,
-        lie: bool,
+        sealed: bool,
+        shutdown: CancellationToken,
+    ) -> Result<Vec<JoinHandle<()>>, network::AcceptError> {
+        let incoming = self.inner.network.accept(StreamProtocol::new(chunk::PROTOCOL))?;
+        let mut server = self.server();
+        let mut tasks = Vec::new();
+        if !sealed && let Some(door) = self.door().await {
+            server = server.with_door(door);
+            tasks.push(tokio::spawn(server.clone().run_door(shutdown.clone())));
+        }
+        tasks.push(tokio::spawn(server.run(incoming, shutdown)));
+        Ok(tasks)
+    }
+
+    /// A door where this peer listens for TCP. Without one, all goes over streams.
+    async fn door(&self) -> Option<Door> {
+        let listening = self.inner.network.listen_addresses();
+        let is_tcp = |part| matches!(part, Protocol::Tcp(_));
+        let ip = listening.iter().filter(|at| at.iter().any(is_tcp)).find_map(|at| {
+            match at.iter().next()? {
+                Protocol::Ip4(ip) => Some(IpAddr::from(ip)),
+                Protocol::Ip6(ip) => Some(ip.into()),
+                _ => None,
+            }
+        });
+        match Door::bind(ip?).await {
+            Ok(door) => Some(door),
+            Err(error) => {
+                tracing::warn!(%error, "near peers are served with encryption only");
+                None
+            }
+        }
+    }
+
+    fn server(&self) -> Server {
+        let private = self.inner.private.clone();
+        let may_have = move |peer: &NodeId, digest: &_| private.may_serve(peer, digest);
+        self.inner.exchange.server(may_have)
+    }
+
+    /// Serves wrong bytes.
+    fn serve_lies(
+        &self,
         shutdown: CancellationToken,
     ) -> Result<JoinHandle<()>, network::AcceptError> {
         let mut incoming = self.inner.network.accept(StreamProtocol::new(chunk::PROTOCOL))?;
-        let private = self.inner.private.clone();
-        let server = self
-            .inner
-            .exchange
-            .server(move |peer: &NodeId, digest: &_| private.may_serve(peer, digest));
-        if !lie {
-            return Ok(tokio::spawn(server.run(incoming, shutdown)));
-        }
+        let server = self.server();
         Ok(tokio::spawn(async move {
             while let Some((peer, stream)) = tokio::select! {
                 () = shutdown.cancelled() => None,

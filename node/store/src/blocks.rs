@@ -28,6 +28,14 @@ impl Store {
         self.inner.block(digest)
     }
 
+    /// Like [`Self::block`], but only if the block is small and thus quickly read.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub fn small_block(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+        self.inner.read_small(digest)
+    }
+
     /// How much of a dataset is here.
     ///
     /// # Errors
@@ -110,7 +118,11 @@ impl Inner {
 
     /// Reads a chunk from a dataset's file, or forgets it. It stays if the manifest that
     /// tells the file's name is not here now.
-    fn read_spot(&self, spot: &Spot, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+    pub(crate) fn read_spot(
+        &self,
+        spot: &Spot,
+        digest: &Digest,
+    ) -> Result<Option<Bytes>, StoreError> {
         let Some(manifest) = self.manifest(&spot.root)? else { return Ok(None) };
         let mut at = Position { file: spot.file, index: spot.index };
         let item = match self.item(&spot.root, &manifest, &mut at, manifest.files) {

@@ -105,15 +105,35 @@ impl Bodies {
             None => Arc::new(open_for_write(path, size).map_err(at(path))?),
         };
         file.write_all_at(bytes, offset).map_err(at(path))?;
-        let len = bytes.len() as u64;
-        let mut state = locked(&self.state);
-        state.fresh.insert(spot, Fresh { digest, len });
-        state.by_digest.insert(digest, spot);
         // Only now: a checkpoint that runs meanwhile must not think the file is synced.
-        state.files.insert(key, file);
-        state.bytes += len;
-        state.since.get_or_insert_with(Instant::now);
+        self.wrote(spot, Fresh { digest, len: bytes.len() as u64 }, file);
         Ok(())
+    }
+
+    fn wrote(&self, spot: Spot, fresh: Fresh, file: Arc<File>) {
+        let mut state = locked(&self.state);
+        state.fresh.insert(spot, fresh);
+        state.by_digest.insert(fresh.digest, spot);
+        state.files.insert((spot.root, spot.file), file);
+        state.bytes += fresh.len;
+        state.since.get_or_insert_with(Instant::now);
+    }
+
+    /// Counts a chunk as written that is already in its file, if its bytes are right.
+    pub(crate) fn keep(
+        &self,
+        spot: Spot,
+        digest: Digest,
+        (path, size): (&Path, u64),
+        (offset, len): (u64, usize),
+    ) -> Result<bool, StoreError> {
+        match read(path, offset, len)? {
+            Some(bytes) if content::digest_of(&bytes) == digest => {}
+            _ => return Ok(false),
+        }
+        let file = Arc::new(open_for_write(path, size).map_err(at(path))?);
+        self.wrote(spot, Fresh { digest, len: len as u64 }, file);
+        Ok(true)
     }
 
     /// Whether the chunk was written, published or not.

@@ -254,6 +254,7 @@ impl Inner {
                 return Err(StoreError::Unknown { root: dataset_cid(root) });
             }
             batch.write()?;
+            locked(&self.unfinished).remove(root);
         }
         Ok(true)
     }

@@ -31,12 +31,14 @@
 //! # Crash behaviour
 //!
 //! Opening finishes removals that had begun and deletes files that no dataset owns. Chunks
-//! that were not part of a checkpoint (every 64 MiB or two seconds) are missing again.
+//! that were not part of a checkpoint (every 64 MiB or two seconds) are looked for in the files:
+//! those that are whole are kept, and only the others are missing again.
 
 mod add;
 mod blocks;
 mod bodies;
 mod catalogue;
+mod check;
 mod checkpoint;
 mod datasets;
 mod db;
@@ -53,7 +55,7 @@ mod source;
 mod stage;
 mod walk;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -63,6 +65,7 @@ use dockercomp_protocol::content::Digest;
 use dockercomp_protocol::manifest::Root;
 
 pub use crate::add::{AddOptions, Added, root_of};
+pub use crate::check::Checked;
 pub use crate::datasets::{Dataset, Kind};
 pub use crate::error::{AddError, OpenError, PutError, StageError, StoreError};
 pub use crate::journal::Row;
@@ -93,6 +96,9 @@ struct Inner {
     catalogue: Mutex<catalogue::Catalogue>,
     fetches: Mutex<HashMap<Digest, Arc<Mutex<fetch::Fetch>>>>,
     checkpointing: Mutex<()>,
+    /// Datasets that were incomplete when the directory was opened: their files may hold chunks
+    /// that no checkpoint has published.
+    unfinished: Mutex<HashSet<Digest>>,
     /// Counts directories that were moved to `tmp`.
     graves: AtomicU64,
     journal_next: Mutex<u64>,

@@ -3,7 +3,7 @@
 //! The version is looked at before the database is, because an older RocksDB fails on a newer
 //! database without saying why.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
@@ -37,6 +37,8 @@ impl Store {
         let failed = |error| OpenError::Store { dir: dir.to_owned(), source: Box::new(error) };
         let db = Db::open(&dir.join("db")).map_err(|error| failed(error.into()))?;
         let catalogue = Catalogue::load(&db, options.quota_bytes).map_err(failed)?;
+        let unfinished = catalogue.iter().filter(|(_, row)| !row.complete);
+        let unfinished: HashSet<_> = unfinished.map(|(root, _)| *root).collect();
         let journal_next = journal::next_number(&db).map_err(failed)?;
         let store = Self {
             inner: Arc::new(Inner {
@@ -47,6 +49,7 @@ impl Store {
                 catalogue: Mutex::new(catalogue),
                 fetches: Mutex::new(HashMap::new()),
                 checkpointing: Mutex::new(()),
+                unfinished: Mutex::new(unfinished),
                 graves: AtomicU64::new(0),
                 journal_next: Mutex::new(journal_next),
                 _lock: lock,

@@ -9,10 +9,11 @@ use cid::Cid;
 use dockercomp_protocol::content::{self, Digest};
 use dockercomp_protocol::manifest::{Chunks, Root};
 
-use crate::Inner;
 use crate::error::{PutError, StoreError};
+use crate::keys::Place;
 use crate::manifests::{Item, Position, dataset_cid, files_of, pages_of};
 use crate::put::Target;
+use crate::{Inner, locked};
 
 /// Bytes that one step copies within the store while it has something to name.
 const COPY_BYTES_MAX: u64 = 64 << 20;
@@ -148,7 +149,7 @@ impl Walk {
                     }
                 } else if copied >= COPY_BYTES_MAX && !self.holes.is_empty() {
                     return Ok(());
-                } else if store.copy(&item)? {
+                } else if store.keep_written(&item)? || store.copy(&item)? {
                     copied += item.len as u64;
                     store.checkpoint_if_due()?;
                 } else {
@@ -174,6 +175,17 @@ impl Inner {
         let stored = self.store(root, &dataset_cid(digest), target, &bytes);
         stored.map_err(|error| of_own_block(root, error))?;
         Ok(true)
+    }
+
+    /// Keeps a chunk that was written before the process that wrote it was killed.
+    fn keep_written(&self, item: &Item) -> Result<bool, StoreError> {
+        let root = &item.spot.root;
+        if item.place() == Place::Small || !locked(&self.unfinished).contains(root) {
+            return Ok(false);
+        }
+        let entry = item.entry();
+        let path = self.bodies.path(root, &entry.path);
+        self.bodies.keep(item.spot, item.digest, (&path, entry.size), (item.offset, item.len))
     }
 
     /// Copies a chunk from elsewhere in the store.

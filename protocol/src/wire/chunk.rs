@@ -3,10 +3,16 @@
 //! ```text
 //! client → server   WANT  0x01 | id u32 | digest [32]
 //!                   HAVE? 0x02 | id u32 | digest of a dataset's root [32]
+//!                   OPEN? 0x03 | id u32 | token [32]
 //! server → client   DATA  0x81 | id u32 | len u32 | payload [len]
 //!                   MISS  0x82 | id u32 | reason u8
 //!                   HAVE  0x83 | id u32 | state u8
+//!                   OPEN  0x84 | id u32 | port u16
 //! ```
+//!
+//! `OPEN?` asks whether public blocks may be fetched over a plain TCP connection too: the client
+//! connects to the port in the answer (0: it may not), sends the token, and the same frames
+//! follow. `docs/data.md` says when and why.
 //!
 //! Integers are big-endian. A client may have many requests open on one stream; the server
 //! answers each exactly once, in any order. The payload never passes through serde, and its
@@ -24,6 +30,9 @@ pub const REQUEST_BYTES: usize = 5 + DIGEST_BYTES;
 /// Bytes before the payload of an answer. All answers have this length, padded with zeros.
 pub const ANSWER_BYTES: usize = 9;
 
+/// What proves on another connection who has opened it.
+pub type Token = [u8; DIGEST_BYTES];
+
 /// What a client asks. `id` is chosen by the client and repeated in the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -40,6 +49,13 @@ pub enum Request {
         id: u32,
         /// BLAKE3 of the root block.
         digest: Digest,
+    },
+    /// Where public blocks may be fetched without encryption.
+    Open {
+        /// Repeated in the answer.
+        id: u32,
+        /// What the client will send first on that connection. It is used once.
+        token: Token,
     },
 }
 
@@ -66,6 +82,13 @@ pub enum Answer {
         id: u32,
         /// How much.
         state: Held,
+    },
+    /// Where to connect without encryption.
+    Open {
+        /// The request.
+        id: u32,
+        /// The TCP port; 0 for nowhere.
+        port: u16,
     },
 }
 
@@ -110,12 +133,21 @@ pub enum FrameError {
 }
 
 impl Request {
+    /// The number that the answer repeats.
+    #[must_use]
+    pub const fn id(&self) -> u32 {
+        match self {
+            Self::Want { id, .. } | Self::Have { id, .. } | Self::Open { id, .. } => *id,
+        }
+    }
+
     /// The frame.
     #[must_use]
     pub fn encode(&self) -> [u8; REQUEST_BYTES] {
         let (code, id, digest) = match self {
             Self::Want { id, digest } => (0x01, id, digest),
             Self::Have { id, digest } => (0x02, id, digest),
+            Self::Open { id, token } => (0x03, id, token),
         };
         let mut frame = [0; REQUEST_BYTES];
         frame[0] = code;
@@ -134,6 +166,7 @@ impl Request {
         match code {
             0x01 => Ok(Self::Want { id, digest: *rest }),
             0x02 => Ok(Self::Have { id, digest: *rest }),
+            0x03 => Ok(Self::Open { id, token: *rest }),
             code => Err(FrameError::Unknown { code: *code }),
         }
     }
@@ -147,6 +180,10 @@ impl Answer {
             Self::Data { id, len } => (0x81, id, len.to_be_bytes()),
             Self::Miss { id, reason } => (0x82, id, [miss_code(*reason), 0, 0, 0]),
             Self::Have { id, state } => (0x83, id, [held_code(*state), 0, 0, 0]),
+            Self::Open { id, port } => {
+                let [high, low] = port.to_be_bytes();
+                (0x84, id, [high, low, 0, 0])
+            }
         };
         let mut frame = [0; ANSWER_BYTES];
         frame[0] = code;
@@ -172,6 +209,7 @@ impl Answer {
             }
             0x82 => Ok(Self::Miss { id, reason: miss_of(v0)? }),
             0x83 => Ok(Self::Have { id, state: held_of(v0)? }),
+            0x84 => Ok(Self::Open { id, port: u16::from_be_bytes([v0, v1]) }),
             code => Err(FrameError::Unknown { code }),
         }
     }
@@ -220,6 +258,7 @@ mod tests {
         let requests = [
             (Request::Want { id: 7, digest: [0xab; 32] }, "0100000007"),
             (Request::Have { id: 8, digest: [0xab; 32] }, "0200000008"),
+            (Request::Open { id: 9, token: [0xcd; 32] }, "0300000009"),
         ];
         for (request, head) in requests {
             let frame = request.encode();
@@ -230,6 +269,7 @@ mod tests {
             (Answer::Data { id: 7, len: 1 << 20 }, "810000000700100000"),
             (Answer::Miss { id: 7, reason: Miss::Busy }, "820000000702000000"),
             (Answer::Have { id: 7, state: Held::All }, "830000000702000000"),
+            (Answer::Open { id: 9, port: 4001 }, "84000000090fa10000"),
         ];
         for (answer, hex) in answers {
             assert_eq!(hex::encode(answer.encode()), hex);

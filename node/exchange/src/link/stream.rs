@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BlockAnswer, Command};
 use crate::OPEN_MAX;
-use crate::dial::Dial;
 use crate::error::LinkError;
 use crate::options::Options;
 
@@ -42,13 +41,14 @@ impl Link {
         Self { peer, options, asked: Mutex::default(), slots: Semaphore::new(OPEN_MAX) }
     }
 
-    pub(super) async fn run<D: Dial>(
+    /// Runs on the stream that `opening` gives.
+    pub(super) async fn run<S: AsyncRead + AsyncWrite>(
         self,
-        dial: D,
+        opening: impl Future<Output = Result<S, LinkError>>,
         mut commands: mpsc::Receiver<Command>,
         cut: CancellationToken,
     ) {
-        let ended = cut.run_until_cancelled(self.serve(dial, &mut commands)).await;
+        let ended = cut.run_until_cancelled(self.serve(opening, &mut commands)).await;
         let was_cut = || Err(LinkError::Lost(io::ErrorKind::ConnectionAborted.into()));
         let ended = ended.unwrap_or_else(was_cut);
         commands.close();
@@ -63,13 +63,13 @@ impl Link {
         }
     }
 
-    async fn serve<D: Dial>(
+    async fn serve<S: AsyncRead + AsyncWrite>(
         &self,
-        dial: D,
+        opening: impl Future<Output = Result<S, LinkError>>,
         commands: &mut mpsc::Receiver<Command>,
     ) -> Result<(), LinkError> {
         let after = self.options.dial_timeout;
-        let opened = timeout(after, dial.open(self.peer)).await;
+        let opened = timeout(after, opening).await;
         let stream = opened.map_err(|_| LinkError::DialTimedOut { after })??;
         let (read, write) = tokio::io::split(stream);
         tokio::select! {
@@ -126,7 +126,15 @@ impl Link {
                 Answer::Miss { id, reason } => self.answer_block(id, Err(reason))?,
                 Answer::Have { id, state } => match self.take(id)? {
                     Command::Held { reply, .. } => drop(reply.send(Ok(state))),
-                    Command::Block { .. } => return Err(LinkError::Unasked { id }),
+                    Command::Block { .. } | Command::Open { .. } => {
+                        return Err(LinkError::Unasked { id });
+                    }
+                },
+                Answer::Open { id, port } => match self.take(id)? {
+                    Command::Open { reply, .. } => drop(reply.send(Ok(port))),
+                    Command::Block { .. } | Command::Held { .. } => {
+                        return Err(LinkError::Unasked { id });
+                    }
                 },
             }
         }
@@ -137,7 +145,10 @@ impl Link {
             (Command::Block { reply, .. }, answer) => drop(reply.send(Ok(answer))),
             // A server may be too busy, or not allowed, to say what it holds.
             (Command::Held { reply, .. }, Err(_)) => drop(reply.send(Ok(Held::None))),
-            (Command::Held { .. }, Ok(_)) => return Err(LinkError::Unasked { id }),
+            (Command::Open { reply, .. }, Err(_)) => drop(reply.send(Ok(0))),
+            (Command::Held { .. } | Command::Open { .. }, Ok(_)) => {
+                return Err(LinkError::Unasked { id });
+            }
         }
         Ok(())
     }

@@ -59,6 +59,14 @@ impl Scheduler {
         }
     }
 
+    /// The bytes for the block are wrong, and who made them so is not known: it is asked for
+    /// again, of that peer or another.
+    pub fn on_lost(&mut self, peer: NodeId, block: Cid) {
+        if self.blocks.get(&block).is_some_and(|entry| entry.state == State::Held { peer }) {
+            self.release(block);
+        }
+    }
+
     /// The peer broke the protocol: it is never asked again.
     pub fn on_garbage(&mut self, peer: NodeId) {
         self.lose(peer, Standing::Liar);

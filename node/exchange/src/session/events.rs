@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use dockercomp_protocol::content::{self, CidError};
+use dockercomp_protocol::limits::INLINE_FILE_BYTES_MAX;
 use dockercomp_protocol::{Cid, NodeId};
-use dockercomp_store::{PutError, StoreError};
+use dockercomp_store::StoreError;
 use futures::future::FutureExt as _;
 use tokio::task::spawn_blocking;
 
 use super::listing::{Listed, list};
 use super::waiter::Waiter;
-use super::{Join, Message, Session, Step};
+use super::{Came, Join, Message, Session, Step, Stored};
 use crate::dial::Dial;
 use crate::error::{FetchError, LinkError};
-use crate::link::BlockAnswer;
+use crate::link::{BlockAnswer, Plane};
 use crate::scheduler::Ask;
 
 impl<D: Dial> Session<D> {
@@ -60,7 +60,15 @@ impl<D: Dial> Session<D> {
             Step::Listed { waiter, result } => self.on_listed(waiter, result),
             Step::Left { waiter } => self.remove(waiter),
             Step::Answered { ask, result } => self.on_answered(ask, result),
-            Step::Stored { ask, bytes, result } => self.on_stored(ask, bytes, result),
+            Step::Stored(all) => {
+                if all.iter().any(|stored| is_small(stored.bytes)) {
+                    self.is_storing_small = false;
+                    self.put_small();
+                }
+                for stored in all {
+                    self.on_stored(stored);
+                }
+            }
             Step::Discovered { peers } => {
                 self.is_discovering = false;
                 self.add_peers(peers);
@@ -102,17 +110,17 @@ impl<D: Dial> Session<D> {
         }
     }
 
-    fn on_answered(&mut self, ask: Ask, result: Result<BlockAnswer, Arc<LinkError>>) {
+    fn on_answered(&mut self, ask: Ask, result: Result<(BlockAnswer, Plane), Arc<LinkError>>) {
         let Ask { peer, block } = ask;
         let now = self.now();
         match result {
-            Ok(Ok(bytes)) => {
+            Ok((Ok(bytes), plane)) => {
                 self.shared.traffic.on_down(peer, bytes.len() as u64);
                 if self.scheduler.on_received(now, peer, block) {
-                    self.put(ask, bytes);
+                    self.on_came(Came { ask, plane, bytes });
                 }
             }
-            Ok(Err(reason)) => self.scheduler.on_miss(now, peer, block, reason),
+            Ok((Err(reason), _)) => self.scheduler.on_miss(now, peer, block, reason),
             // Every open request of a broken stream ends so; the first says it for all.
             Err(_) if !self.scheduler.is_asked(peer, &block) => {}
             Err(error) if error.is_misbehaviour() => {
@@ -126,19 +134,42 @@ impl<D: Dial> Session<D> {
         }
     }
 
-    /// Has the block verified and stored, away from the loop.
-    fn put(&mut self, ask: Ask, bytes: Bytes) {
+    fn on_came(&mut self, came: Came) {
+        if is_small(came.bytes.len() as u64) {
+            self.small.push(came);
+            self.put_small();
+        } else {
+            self.put(vec![came]);
+        }
+    }
+
+    /// Stores all small blocks that are here together, while those that come gather.
+    fn put_small(&mut self) {
+        if !self.is_storing_small && !self.small.is_empty() {
+            self.is_storing_small = true;
+            let all = std::mem::take(&mut self.small);
+            self.put(all);
+        }
+    }
+
+    /// Has blocks verified and stored, away from the loop.
+    fn put(&mut self, all: Vec<Came>) {
         let (store, root) = (self.shared.store.clone(), self.root);
-        let len = bytes.len() as u64;
-        let putting = spawn_blocking(move || store.put(&root, &ask.block, &bytes));
-        let putting = putting.map(move |result| match result {
-            Ok(result) => Step::Stored { ask, bytes: len, result },
-            Err(_) => Step::CutOff,
+        let putting = spawn_blocking(move || {
+            let blocks: Vec<_> =
+                all.iter().map(|came| (came.ask.block, came.bytes.clone())).collect();
+            let results = store.put_many(&root, &blocks);
+            let stored = |(came, result): (Came, _)| {
+                let Came { ask, plane, bytes } = came;
+                Stored { ask, plane, bytes: bytes.len() as u64, result }
+            };
+            all.into_iter().zip(results).map(stored).collect()
         });
+        let putting = putting.map(|stored| stored.map_or(Step::CutOff, Step::Stored));
         self.steps.push(putting.boxed());
     }
 
-    fn on_stored(&mut self, ask: Ask, bytes: u64, result: Result<(), PutError>) {
+    fn on_stored(&mut self, Stored { ask, plane, bytes, result }: Stored) {
         match result {
             Ok(()) => {
                 self.scheduler.on_block(ask.peer, ask.block);
@@ -150,6 +181,12 @@ impl<D: Dial> Session<D> {
                     }
                     self.list_if_done(id);
                 }
+            }
+            // Anybody on the way may have done it: it is asked for again where blame is sure.
+            Err(error) if error.is_senders_fault() && plane == Plane::Plain => {
+                tracing::warn!(peer = %ask.peer, reason = %error, "wrong bytes over plain TCP");
+                self.shared.links.seal(ask.peer);
+                self.scheduler.on_lost(ask.peer, ask.block);
             }
             Err(error) if error.is_senders_fault() => {
                 self.scheduler.on_wrong_bytes(ask.peer, ask.block);
@@ -175,6 +212,11 @@ impl<D: Dial> Session<D> {
             }
         }
     }
+}
+
+/// Whether a block is so small that handing it to another thread costs more than storing it.
+const fn is_small(bytes: u64) -> bool {
+    bytes <= INLINE_FILE_BYTES_MAX
 }
 
 fn is_ours(block: &Cid) -> Result<(), CidError> {

@@ -4,7 +4,7 @@ use dockercomp_protocol::Cid;
 use dockercomp_store::{Store, StoreError, Want};
 
 /// Blocks that a caller's list holds at most.
-const LIST_MAX: usize = 1024;
+pub(super) const LIST_MAX: usize = 1024;
 
 /// What is missing for a caller, as the store said at some moment.
 pub(super) struct Listed {

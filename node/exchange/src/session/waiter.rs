@@ -8,9 +8,14 @@ use dockercomp_store::Want;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::listing::LIST_MAX;
 use crate::error::FetchError;
 use crate::options::{FetchOptions, Fetched, Progress};
 use crate::scheduler::{Ask, Scheduler};
+
+/// With so few blocks left of its list the next one is asked for, so that peers are not idle
+/// meanwhile.
+const LOW: usize = LIST_MAX / 4;
 
 /// One caller.
 pub(super) struct Waiter {
@@ -22,6 +27,8 @@ pub(super) struct Waiter {
     missing: BTreeSet<Cid>,
     /// The store is being asked for the list.
     is_listing: bool,
+    /// The last list was as long as lists are: there is more to come.
+    has_more: bool,
     /// Blocks that were stored while the list was made: it may name them by mistake.
     stored_meanwhile: BTreeSet<Cid>,
     fetched: Fetched,
@@ -42,6 +49,7 @@ impl Waiter {
             reply: Some(reply),
             missing: BTreeSet::new(),
             is_listing: false,
+            has_more: false,
             stored_meanwhile: BTreeSet::new(),
             fetched: Fetched::default(),
             progress: Progress::default(),
@@ -60,7 +68,8 @@ impl Waiter {
 
     /// Whether the next list is due.
     pub(super) fn is_list_done(&self) -> bool {
-        self.missing.is_empty() && !self.is_listing
+        let low = if self.has_more { LOW } else { 0 };
+        self.missing.len() <= low && !self.is_listing
     }
 
     /// Whether the size of what it wants is asked for and not known.
@@ -80,6 +89,7 @@ impl Waiter {
 
     pub(super) fn on_listed(&mut self, missing: &[Cid], total_bytes: Option<u64>) {
         self.is_listing = false;
+        self.has_more = missing.len() >= LIST_MAX;
         self.missing = missing.iter().copied().collect();
         for block in std::mem::take(&mut self.stored_meanwhile) {
             self.missing.remove(&block);

@@ -86,6 +86,8 @@ pub(crate) enum Nature {
     Boasts,
     /// Repeats each answer.
     Repeats,
+    /// Waits before each answer.
+    Slow(Duration),
 }
 
 /// A node of the test network.
@@ -154,13 +156,19 @@ impl World {
 impl Node {
     /// Adds files to the store as one dataset.
     pub(crate) fn add(&self, files: &[(String, Vec<u8>)]) -> Cid {
+        self.add_in_chunks(files, AddOptions::default().chunk_bytes)
+    }
+
+    /// Like [`Self::add`], in chunks of this size.
+    pub(crate) fn add_in_chunks(&self, files: &[(String, Vec<u8>)], chunk_bytes: u32) -> Cid {
         let source = self.dir.join("source");
         for (path, bytes) in files {
             let path = source.join(path);
             fs::create_dir_all(path.parent().expect("a directory")).expect("a fresh directory");
             fs::write(path, bytes).expect("a fresh file");
         }
-        self.store.add(&source, &AddOptions::default()).expect("plain files").root
+        let options = AddOptions { chunk_bytes, ..AddOptions::default() };
+        self.store.add(&source, &options).expect("plain files").root
     }
 
     /// Serves on a socket of its own, instead of what was served before.
@@ -186,6 +194,11 @@ impl Node {
             };
             shutdown.run_until_cancelled(accepting).await;
         });
+    }
+
+    /// Where it serves.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.book.0.lock().expect("not poisoned")[&self.id]
     }
 
     /// Stops serving and closes all streams. The store stays open.
@@ -293,6 +306,7 @@ async fn distort(
             Nature::LeavesAfter(n) if n_answers > n => return Ok(()),
             Nature::LeavesAfter(_) => {}
             Nature::Silent => std::future::pending().await,
+            Nature::Slow(pause) => tokio::time::sleep(pause).await,
             Nature::Boasts => head[5..].fill(0xff),
             Nature::Repeats => {
                 to.write_all(&head).await?;

@@ -11,9 +11,10 @@ use dockercomp_coordinator_core::{Event, Granted};
 use dockercomp_network::framed::{read_frame, write_frame};
 use dockercomp_network::{AcceptError, Handle as Network, Stream, StreamProtocol};
 use dockercomp_peer::reply::chain;
+use dockercomp_protocol::batch::{Batch, BatchError};
 use dockercomp_protocol::ids::NodeId;
 use dockercomp_protocol::limits::{HINT_ADDRESSES_MAX, WORK_MESSAGE_BYTES_MAX};
-use dockercomp_protocol::statement::ResultStatement;
+use dockercomp_protocol::statement::{ResultError, ResultStatement};
 use dockercomp_protocol::time::millis;
 use dockercomp_protocol::wire::work::{
     Assignment, Hint, HintPeer, Lease, PROTOCOL, Refusal, Register, Report, Request, Response,
@@ -97,8 +98,8 @@ impl Server {
                 Ok(Request::Work(request)) => self.on_work(node, request).await,
                 Ok(Request::Head { since }) => (self.on_head(since).await, Vec::new()),
                 Ok(Request::Job { job }) => (self.on_job(&job), Vec::new()),
-                Ok(Request::Report { results }) => {
-                    (self.on_report(node, results).await, Vec::new())
+                Ok(Request::Report { root, results }) => {
+                    (self.on_report(node, root, results).await, Vec::new())
                 }
                 Ok(Request::Heartbeat { running, kept }) => {
                     (self.on_heartbeat(node, running, kept).await, Vec::new())
@@ -202,25 +203,28 @@ impl Server {
         }
     }
 
-    /// Checks every signature first, then lets all results of the report share one sync.
-    async fn on_report(&self, node: NodeId, reports: Vec<Report>) -> Response {
-        let opened = tokio::task::spawn_blocking(move || {
-            let open = |report: Report| (ResultStatement::open(&report.result), report);
-            reports.into_iter().map(open).collect::<Vec<_>>()
-        })
-        .await;
-        let Ok(opened) = opened else { return busy() };
+    /// Checks the signature first, then lets all results of the report share one sync.
+    async fn on_report(&self, node: NodeId, root: Vec<u8>, reports: Vec<Report>) -> Response {
+        let n = reports.len();
+        let opened = tokio::task::spawn_blocking(move || open_all(root, reports)).await;
+        let opened = match opened.expect("opening does not panic") {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::warn!(%node, error = chain(&error), "report refused");
+                return Response::Reported { verdicts: vec![Verdict::NotRight; n] };
+            }
+        };
         let mut pending = Vec::with_capacity(opened.len());
-        for (result, report) in opened {
+        for (result, log_tail) in opened {
             pending.push(match result {
-                Ok(result) if result.node != node => Err(Verdict::NotYours),
-                Ok(result) => match self.begin_report(result, report).await {
+                Ok((result, _)) if result.node != node => Err(Verdict::NotYours),
+                Ok((result, sealed)) => match self.begin_report(result, sealed, log_tail).await {
                     Ok(begun) => begun,
                     // A verdict would make the node throw its work away.
                     Err(Stopped) => return busy(),
                 },
                 Err(error) => {
-                    tracing::warn!(%node, %error, "result refused");
+                    tracing::warn!(%node, error = chain(&error), "result refused");
                     Err(Verdict::NotRight)
                 }
             });
@@ -241,7 +245,8 @@ impl Server {
     async fn begin_report(
         &self,
         result: ResultStatement,
-        report: Report,
+        sealed: Vec<u8>,
+        log_tail: String,
     ) -> Result<Result<oneshot::Receiver<Answer>, Verdict>, Stopped> {
         let replica = result.replica;
         let granted = self.decider.look(move |core| core.unit_of(replica)).await?;
@@ -253,11 +258,11 @@ impl Server {
                 return Ok(Err(Verdict::NotRight));
             }
             if !result.exit.is_success() {
-                let tail = Tail::new(result.node, &report.log_tail);
+                let tail = Tail::new(result.node, &log_tail);
                 rows.push(logs::row(&job, index, &tail));
             }
         }
-        let event = Event::ResultReported { result: Box::new(result), sealed: report.result };
+        let event = Event::ResultReported { result: Box::new(result), sealed };
         self.decider.begin(event, rows).await.map(Ok)
     }
 
@@ -276,4 +281,15 @@ impl Server {
 
 fn busy() -> Response {
     Response::Refused(Refusal::Busy { retry_ms: 5000 })
+}
+
+/// A result, checked and as it is kept, or why it is refused; and what its program printed last.
+type Opened = (Result<(ResultStatement, Vec<u8>), ResultError>, String);
+
+/// Checks the one signature of a report and reads its results.
+fn open_all(root: Vec<u8>, reports: Vec<Report>) -> Result<Vec<Opened>, BatchError> {
+    let (statements, tails): (Vec<_>, Vec<_>) =
+        reports.into_iter().map(|report| (report.statement, report.log_tail)).unzip();
+    let batch = Batch::open(root, statements)?;
+    Ok(batch.results().zip(tails).collect())
 }

@@ -32,9 +32,9 @@ pub(crate) struct LeaseRow {
 /// A result that is not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ResultRow {
-    /// The sealed statement.
+    /// The encoded statement; it is signed together with others when it is reported.
     #[serde(with = "serde_bytes")]
-    pub(crate) sealed: Vec<u8>,
+    pub(crate) statement: Vec<u8>,
     /// The end of what the program printed.
     pub(crate) log_tail: String,
     /// The root of its output.
@@ -212,7 +212,8 @@ mod tests {
         desk.leased(&[(replica, lease.clone())]).expect("durable");
         assert_eq!(desk.leases().expect("readable"), [(replica, lease)]);
 
-        let result = ResultRow { sealed: vec![4], log_tail: String::new(), output: Some(output) };
+        let result =
+            ResultRow { statement: vec![4], log_tail: String::new(), output: Some(output) };
         desk.finished(replica, &result).expect("durable");
         assert!(desk.leases().expect("readable").is_empty());
         assert!(desk.needs(&output).expect("readable"));

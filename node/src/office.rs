@@ -14,7 +14,7 @@ use dockercomp_protocol::unit::WorkUnit;
 use dockercomp_protocol::wire::work::{
     Assignment, Capacity, Hint, Report, Request, Response, Verdict, WorkRequest,
 };
-use dockercomp_protocol::{Cid, ReplicaId, codec, wire};
+use dockercomp_protocol::{Cid, ReplicaId, batch, codec, wire};
 use dockercomp_store::{Kind, StoreError};
 use tokio_util::sync::CancellationToken;
 
@@ -165,10 +165,16 @@ impl Office {
     }
 
     async fn send_report(&self, rows: Vec<(ReplicaId, ResultRow)>) -> Option<Event> {
-        let results = rows
-            .iter()
-            .map(|(_, row)| Report { result: row.sealed.clone(), log_tail: row.log_tail.clone() });
-        let answer = self.session.ask(Request::Report { results: results.collect() }).await;
+        if rows.is_empty() {
+            return None;
+        }
+        let statements: Vec<&[u8]> = rows.iter().map(|(_, row)| &*row.statement).collect();
+        let root = batch::sign(self.bench.peer.key(), &statements);
+        let results = rows.iter().map(|(_, row)| Report {
+            statement: row.statement.clone(),
+            log_tail: row.log_tail.clone(),
+        });
+        let answer = self.session.ask(Request::Report { root, results: results.collect() }).await;
         let Ok(Response::Reported { verdicts }) = answer else { return None };
         if verdicts.len() != rows.len() {
             return None;

@@ -1,7 +1,7 @@
-//! One replica, from its lease to its signed result.
+//! One replica, from its lease to its result.
 //!
-//! Straight-line work: bring inputs and program here, lay them out, run, chunk the output,
-//! sign. When to do which is the agent's decision; what is durable is the desk's.
+//! Straight-line work: bring inputs and program here, lay them out, run, chunk the output.
+//! Results are signed when they are reported, many at once. When to do which is the agent's decision; what is durable is the desk's.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,7 +16,7 @@ use dockercomp_protocol::execution::{ExecutorKind, Exit, Usage};
 use dockercomp_protocol::limits::LOG_TAIL_BYTES_MAX;
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::unit::WorkUnit;
-use dockercomp_protocol::{Cid, ReplicaId, content, envelope};
+use dockercomp_protocol::{Cid, ReplicaId, codec, content};
 use dockercomp_store::{AddError, AddOptions, Want};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio_util::sync::CancellationToken;
@@ -215,7 +215,7 @@ impl Bench {
             _ => Exit::NotStarted,
         };
         let finished = Finished { exit, usage: Usage::default(), log_tail: chain(trouble) };
-        Outcome { row: self.seal(replica, finished, None), _output: None }
+        Outcome { row: self.state(replica, finished, None), _output: None }
     }
 
     /// Makes fresh folders for one run.
@@ -254,7 +254,7 @@ impl Bench {
         })
     }
 
-    /// Chunks the output of a run that succeeded, and signs the result.
+    /// Chunks the output of a run that succeeded, and states the result.
     async fn conclude(
         &self,
         replica: &Replica,
@@ -262,7 +262,7 @@ impl Bench {
         output: &Path,
     ) -> Result<Outcome, Trouble> {
         if !finished.exit.is_success() {
-            return Ok(Outcome { row: self.seal(replica, finished, None), _output: None });
+            return Ok(Outcome { row: self.state(replica, finished, None), _output: None });
         }
         if self.faults.contains(&Fault::WrongResults)
             && let Err(error) = fault::spoil(output, &self.peer.id())
@@ -271,11 +271,11 @@ impl Bench {
         }
         let guard = Arc::clone(&self.outputs).read_owned().await;
         let added = self.peer.add(output.to_owned(), AddOptions::output()).await?;
-        let row = self.seal(replica, finished, Some(added.root));
+        let row = self.state(replica, finished, Some(added.root));
         Ok(Outcome { row, _output: Some(guard) })
     }
 
-    fn seal(&self, replica: &Replica, finished: Finished, output: Option<Cid>) -> ResultRow {
+    fn state(&self, replica: &Replica, finished: Finished, output: Option<Cid>) -> ResultRow {
         let statement = ResultStatement {
             v: 1,
             job: replica.job.cid,
@@ -287,8 +287,8 @@ impl Bench {
             output,
             usage: finished.usage,
         };
-        let sealed = envelope::seal(self.peer.key(), &statement);
-        ResultRow { sealed, log_tail: tail(finished.log_tail), output }
+        let statement = codec::encode(&statement);
+        ResultRow { statement, log_tail: tail(finished.log_tail), output }
     }
 
     fn program_root(&self, replica: &Replica) -> Result<Cid, Trouble> {

@@ -1,8 +1,8 @@
 //! Canonical DAG-CBOR: one value, one encoding.
 
 use cid::Cid;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::content;
 use crate::limits::BLOCK_BYTES_MAX;
@@ -66,6 +66,16 @@ pub fn decode_within<T: Serialize + DeserializeOwned>(
     if bytes.len() > max {
         return Err(DecodeError::TooLong { bytes: bytes.len(), max });
     }
+    decode_borrowed(bytes)
+}
+
+/// Decodes a value that borrows from its bytes, whose length the caller has bounded, strictly.
+///
+/// # Errors
+/// See [`DecodeError`].
+pub fn decode_borrowed<'a, T: Serialize + Deserialize<'a>>(
+    bytes: &'a [u8],
+) -> Result<T, DecodeError> {
     let value: T = serde_ipld_dagcbor::from_slice(bytes)
         .map_err(|error| DecodeError::Malformed { reason: error.to_string() })?;
     if encode(&value) == bytes { Ok(value) } else { Err(DecodeError::NotCanonical) }

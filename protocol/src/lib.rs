@@ -8,6 +8,7 @@
 //! | [`mod@unit`] | how a job becomes work units, lazily |
 //! | [`execution`] | limits, exits, usage |
 //! | [`envelope`], [`statement`] | signed statements: charters, results, receipts |
+//! | [`batch`], [`merkle`] | many results under one signature |
 //! | [`receipt`] | receipts, their form in a file, and their offline check |
 //! | [`log`] | the Merkle log of accepted work units, its signed heads and proofs |
 //! | [`wire`] | messages between nodes and coordinators |
@@ -24,6 +25,7 @@
 //! - Whatever is hashed or signed has exactly one encoding; [`codec::decode`] refuses all others.
 //! - Whatever a peer can send is bounded before it is allocated.
 
+pub mod batch;
 pub mod codec;
 pub mod content;
 pub mod envelope;
@@ -34,6 +36,7 @@ pub mod limits;
 pub mod link;
 pub mod log;
 pub mod manifest;
+pub mod merkle;
 pub mod receipt;
 pub mod statement;
 pub mod time;

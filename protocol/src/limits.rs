@@ -53,8 +53,15 @@ pub const UNIT_REPLICAS_MAX: u32 = 100;
 pub const WORK_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Leases asked for or given in one message.
 pub const LEASES_MAX: usize = 256;
-/// Results reported in one message.
+/// Results reported in one message, and so under one signature.
 pub const REPORTS_MAX: usize = 256;
+/// Results under one signature in a receipt: room for longer reports.
+pub const BATCH_RESULTS_MAX: usize = 1024;
+/// Longest statement of a result, in bytes; three identifiers and a handful of numbers.
+pub const RESULT_BYTES_MAX: usize = 1 << 10;
+/// Longest result together with what proves it, in bytes: the statement, ten hashes and a
+/// signed root.
+pub const SEALED_RESULT_BYTES_MAX: usize = 2 << 10;
 /// Replicas named in one heartbeat.
 pub const HEARTBEAT_REPLICAS_MAX: usize = 4096;
 /// Dataset roots a node names as cached.

@@ -4,18 +4,20 @@
 //! |---|---|---|
 //! | [`Charter`] | the project's owner | this coordinator speaks for the project |
 //! | [`JobSpec`](crate::job::JobSpec) | the project's owner | run this |
-//! | [`ResultStatement`] | a node | my replica of this work unit gave this output |
+//! | [`ResultStatement`] | a node, many at once ([`batch`](crate::batch)) | my replica of this work unit gave this output |
 //! | [`Announcement`] | the coordinator | the project has work |
 //! | [`Head`](crate::log::Head) | the coordinator | these outputs are canonical, and why |
 
 use cid::Cid;
 use serde::{Deserialize, Serialize};
 
+use crate::batch::BatchError;
+use crate::codec::DecodeError;
 use crate::content::{self, CidError};
 use crate::envelope::{self, OpenError, Statement};
 use crate::execution::{ExecutorKind, Exit, Usage};
 use crate::ids::{NodeId, ProjectId, ReplicaId};
-use crate::limits::ANNOUNCEMENT_BYTES_MAX;
+use crate::limits::{ANNOUNCEMENT_BYTES_MAX, SEALED_RESULT_BYTES_MAX};
 use crate::time::Timestamp;
 
 /// Names the coordinator of a project. A node trusts a coordinator only with a charter that
@@ -85,6 +87,8 @@ impl Charter {
 
 /// The result of one replica. It names work unit, replica and node, so it can neither be
 /// replayed for another nor claimed by another.
+///
+/// It is signed together with others, see [`batch`](crate::batch).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResultStatement {
@@ -108,17 +112,22 @@ pub struct ResultStatement {
     pub usage: Usage,
 }
 
-impl Statement for ResultStatement {
-    const DOMAIN: &'static str = "dockercomp/result/1";
-}
-
 /// Why a result was refused before it could reach the coordinator's decisions.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResultError {
-    /// The envelope is not right.
-    #[error("the result cannot be opened")]
-    Open(#[from] OpenError),
+    /// Longer than any result.
+    #[error("the result has {bytes} bytes, more than the {SEALED_RESULT_BYTES_MAX} allowed")]
+    TooLong {
+        /// How many came.
+        bytes: usize,
+    },
+    /// Not a result.
+    #[error("the result cannot be read")]
+    Malformed(#[from] DecodeError),
+    /// The signed root is not right, or not of this result.
+    #[error("the result is not signed")]
+    Batch(#[from] BatchError),
     /// A format that this version does not know.
     #[error("the result has version {found}, this program reads version 1")]
     Version {
@@ -142,26 +151,21 @@ pub enum ResultError {
 }
 
 impl ResultStatement {
-    /// Opens a result, checks that its node signed it and that it does not contradict itself.
-    ///
-    /// # Errors
-    /// See [`ResultError`].
-    pub fn open(bytes: &[u8]) -> Result<Self, ResultError> {
-        let opened = envelope::open::<Self>(bytes)?;
-        let result = opened.statement;
-        if result.v != 1 {
-            return Err(ResultError::Version { found: result.v });
+    /// Checks a result of which it is known who signed it.
+    pub(crate) fn check_signed_by(&self, signer: NodeId) -> Result<(), ResultError> {
+        if self.v != 1 {
+            return Err(ResultError::Version { found: self.v });
         }
-        if opened.signer != result.node {
-            return Err(ResultError::Stolen { node: result.node, signer: opened.signer });
+        if signer != self.node {
+            return Err(ResultError::Stolen { node: self.node, signer });
         }
-        if result.exit.is_success() != result.output.is_some() {
+        if self.exit.is_success() != self.output.is_some() {
             return Err(ResultError::Inconsistent);
         }
-        if let Some(output) = &result.output {
+        if let Some(output) = &self.output {
             content::digest(output)?;
         }
-        Ok(result)
+        Ok(())
     }
 }
 
@@ -216,6 +220,7 @@ mod tests {
     use libp2p_identity::Keypair;
 
     use super::*;
+    use crate::codec;
     use crate::content::{block_cid, chunk_cid};
 
     fn key(seed: u8) -> Keypair {
@@ -237,13 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn signed_result_is_golden() {
-        insta::assert_snapshot!(hex::encode(envelope::seal(&key(1), &result(&key(1)))), @"0a24080112208a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c12162f646f636b6572636f6d702f6461672d63626f722f311a9a02a9617601636a6f62d82a58250001711e2063a2265e5c677a2d89fceda7adffcf95a8597d0927d2c1a27c00d89af997f9e66465786974a164636f6465a164636f646500646e6f646558260024080112208a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c64756e6974d82a58250001711e206216b71f2f00c6068c2c8ba82898fdaf4e70eb8d15119b27e0e24c0143d5d2bf657573616765a4646675656c00666370755f6d730a6777616c6c5f6d730c716d656d6f72795f7065616b5f6279746573191000666f7574707574d82a58250001711e2096e754fa8b2ab9d1f3f8f2d2bb4ec79a18016b212cf44f8fd2f7441e6e97a48b677265706c69636109686578656375746f7266646f636b65722a40e61eb543380f7193ebf27b5e93cf71fa602350559f6b3c32140c429648574cd023ec2cfa917b499537706e3fe7cb76121bac8865fd7cb58751693f1b4019ec0c");
+    fn result_is_golden() {
+        insta::assert_snapshot!(hex::encode(codec::encode(&result(&key(1)))), @"a9617601636a6f62d82a58250001711e2063a2265e5c677a2d89fceda7adffcf95a8597d0927d2c1a27c00d89af997f9e66465786974a164636f6465a164636f646500646e6f646558260024080112208a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c64756e6974d82a58250001711e206216b71f2f00c6068c2c8ba82898fdaf4e70eb8d15119b27e0e24c0143d5d2bf657573616765a4646675656c00666370755f6d730a6777616c6c5f6d730c716d656d6f72795f7065616b5f6279746573191000666f7574707574d82a58250001711e2096e754fa8b2ab9d1f3f8f2d2bb4ec79a18016b212cf44f8fd2f7441e6e97a48b677265706c69636109686578656375746f7266646f636b6572");
     }
 
     #[test]
     fn a_stolen_result_is_refused() {
-        let stolen = envelope::seal(&key(2), &result(&key(1)));
+        let stolen = result(&key(1)).seal(&key(2));
         assert!(matches!(ResultStatement::open(&stolen), Err(ResultError::Stolen { .. })));
     }
 
@@ -251,12 +256,12 @@ mod tests {
     fn success_without_output_is_refused() {
         let mut claim = result(&key(1));
         claim.output = None;
-        let sealed = envelope::seal(&key(1), &claim);
+        let sealed = claim.seal(&key(1));
         assert!(matches!(ResultStatement::open(&sealed), Err(ResultError::Inconsistent)));
         let mut failed = result(&key(1));
         failed.exit = Exit::TimedOut;
         failed.output = Some(chunk_cid(b"x"));
-        let sealed = envelope::seal(&key(1), &failed);
+        let sealed = failed.seal(&key(1));
         assert!(matches!(ResultStatement::open(&sealed), Err(ResultError::Inconsistent)));
     }
 

@@ -65,7 +65,7 @@ impl World {
                 output: Some(block_cid(output)),
                 usage: Usage::default(),
             };
-            ByteBuf::from(envelope::seal(&node, &result))
+            ByteBuf::from(result.seal(&node))
         });
         Entry {
             v: Entry::VERSION,
@@ -182,10 +182,10 @@ fn path(leaves: &[crate::content::Digest], number: usize) -> Path {
 fn entry_and_receipt_are_golden() {
     let world = World::new();
     let entry = codec::encode(&world.entry(0, &[b"right", b"right"]));
-    insta::assert_snapshot!(block_cid(&entry), @"bafyr4icjulkdtmpqkacgzr2wudmuzumxxuvtynsoy6ksqyyfwqojbyeoea");
-    insta::assert_snapshot!(block_cid(&world.file()), @"bafyr4icvgqrc2rnnw52rcnwvfdykmwkjxnqhqkpuzuxmmux6rqsumdrfo4");
+    insta::assert_snapshot!(block_cid(&entry), @"bafyr4iacw37yem56fscxm6r2rm6nnpbax5qynhiojlvceoiuqanmqputya");
+    insta::assert_snapshot!(block_cid(&world.file()), @"bafyr4ib367glekbmo5isiielcrewzgdu2m7hftwel5uma2bw463jttxhha");
     let begin = &world.file()[..44];
-    insta::assert_snapshot!(hex::encode(begin), @"646372637074020a0000000000000001000000f10000023a0000056a00000040000000e7f44ede071af85a37");
+    insta::assert_snapshot!(hex::encode(begin), @"646372637074020a0000000000000001000000f10000023a0000066000000040000000e71c94158606e43521");
 }
 
 #[test]

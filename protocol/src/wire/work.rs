@@ -17,7 +17,7 @@ use crate::ids::ReplicaId;
 use crate::limits::{
     AGENT_BYTES_MAX, CACHED_ROOTS_MAX, HEAD_NOTICE_BYTES_MAX, HEADS_ASKED_MAX,
     HEARTBEAT_REPLICAS_MAX, HINT_ADDRESSES_MAX, HINT_PEERS_MAX, LEASES_MAX, LOG_TAIL_BYTES_MAX,
-    REPORTS_MAX, WORK_MESSAGE_BYTES_MAX,
+    REPORTS_MAX, RESULT_BYTES_MAX, WORK_MESSAGE_BYTES_MAX,
 };
 
 /// The stream protocol's name; its number is the version of all messages here.
@@ -43,6 +43,9 @@ pub enum Request {
     },
     /// "I am done with these."
     Report {
+        /// The signed root over the statements of all results, see [`batch`](crate::batch).
+        #[serde(with = "serde_bytes")]
+        root: Vec<u8>,
         /// One for each replica, at most [`REPORTS_MAX`].
         results: Vec<Report>,
     },
@@ -129,9 +132,9 @@ pub struct WorkRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
-    /// The sealed [`ResultStatement`](crate::statement::ResultStatement).
+    /// The encoded [`ResultStatement`](crate::statement::ResultStatement).
     #[serde(with = "serde_bytes")]
-    pub result: Vec<u8>,
+    pub statement: Vec<u8>,
     /// The end of what the program printed, for people.
     pub log_tail: String,
 }
@@ -275,9 +278,12 @@ impl Request {
             }
             Self::Job { .. } => true,
             Self::Head { since } => since.len() <= HEADS_ASKED_MAX,
-            Self::Report { results } => {
+            Self::Report { root: _, results } => {
                 results.len() <= REPORTS_MAX
-                    && results.iter().all(|report| report.log_tail.len() <= LOG_TAIL_BYTES_MAX)
+                    && results.iter().all(|report| {
+                        report.statement.len() <= RESULT_BYTES_MAX
+                            && report.log_tail.len() <= LOG_TAIL_BYTES_MAX
+                    })
             }
             Self::Heartbeat { running, kept } => {
                 running.len() <= HEARTBEAT_REPLICAS_MAX && kept.len() <= HEARTBEAT_REPLICAS_MAX
@@ -348,6 +354,13 @@ mod tests {
             retry_ms: 1000,
         });
         insta::assert_snapshot!(hex::encode(codec::encode(&response)), @"a164776f726ba36568696e747380666c656173657381a364756e697443010203677265706c696361036d657870697265735f696e5f6d7319ea606872657472795f6d731903e8");
+    }
+
+    #[test]
+    fn report_is_golden() {
+        let report = Report { statement: vec![4, 5], log_tail: "tail".into() };
+        let request = Request::Report { root: vec![1, 2, 3], results: vec![report] };
+        insta::assert_snapshot!(hex::encode(codec::encode(&request)), @"a1667265706f7274a264726f6f744301020367726573756c747381a2686c6f675f7461696c647461696c6973746174656d656e74420405");
     }
 
     #[test]

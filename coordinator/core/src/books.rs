@@ -12,7 +12,7 @@ use crate::dispatch::Lane;
 use crate::job::{JobNumber, JobState};
 use crate::node::Disagreement;
 use crate::replica::{ReplicaState, ValidateState};
-use crate::state::{Effects, State};
+use crate::state::{Effects, KNOWN, State};
 use crate::unit::{Stage, UnitKey};
 
 impl State {
@@ -25,7 +25,7 @@ impl State {
         id: ReplicaId,
         state: ReplicaState,
     ) {
-        let job = &mut self.jobs[key.job.0];
+        let job = self.jobs.get_mut(&key.job).expect(KNOWN);
         let Some(unit) = job.units.get_mut(&key.index) else { return };
         let Some(replica) = unit.replicas.iter_mut().find(|replica| replica.id == id) else {
             return;
@@ -89,7 +89,7 @@ impl State {
     /// Puts a unit into the lane it belongs to, or forgets it when it is over. Says whether
     /// it came to wait for nodes that nobody expects to be needed.
     pub(crate) fn tidy(&mut self, key: UnitKey) -> bool {
-        let job = &mut self.jobs[key.job.0];
+        let job = self.jobs.get_mut(&key.job).expect(KNOWN);
         let Some(unit) = job.units.get(&key.index) else { return false };
         if unit.is_over() {
             self.forget(key);
@@ -118,7 +118,7 @@ impl State {
     }
 
     pub(crate) fn forget(&mut self, key: UnitKey) {
-        let job = &mut self.jobs[key.job.0];
+        let job = self.jobs.get_mut(&key.job).expect(KNOWN);
         let Some(unit) = job.units.remove(&key.index) else { return };
         if let Some(place) = unit.place {
             job.lanes.remove(place);

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use dockercomp_protocol::limits::LEASES_MAX;
 use dockercomp_protocol::wire::work::{Capacity, WorkRequest};
 use dockercomp_protocol::{NodeId, ReplicaId, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, Granted};
 use crate::job::{Job, JobNumber};
@@ -31,7 +32,8 @@ use crate::unit::UnitKey;
 use crate::{Core, state::State};
 
 /// Why a unit waits for nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Lane {
     /// It needs more than it was to need at first.
     Retry,
@@ -44,16 +46,22 @@ impl Lane {
 }
 
 /// Where a unit waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Place {
     pub(crate) lane: Lane,
     pub(crate) ticket: u64,
 }
 
 /// The units of one job that lack replicas, by ticket.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// A snapshot leaves the queues out: every unit says its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Lanes {
+    #[serde(skip)]
     retry: BTreeMap<u64, u64>,
+    #[serde(skip)]
     fresh: BTreeMap<u64, u64>,
     next_ticket: u64,
 }
@@ -87,6 +95,12 @@ impl Lanes {
         self.next_ticket += 1;
         self.lane_mut(lane).insert(ticket, index);
         Place { lane, ticket }
+    }
+
+    /// Queues a unit at the place that it says it has; false if that place cannot be its own.
+    pub(crate) fn restore(&mut self, place: Place, index: u64) -> bool {
+        let is_given = place.ticket < self.next_ticket;
+        is_given && self.lane_mut(place.lane).insert(place.ticket, index).is_none()
     }
 
     pub(crate) fn remove(&mut self, place: Place) {

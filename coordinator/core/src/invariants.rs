@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::Core;
 use crate::dispatch::Lane;
-use crate::job::{Job, JobNumber};
+use crate::job::Job;
 use crate::replica::{ReplicaState, Tally, ValidateState};
 use crate::state::State;
 use crate::unit::{Stage, Unit};
@@ -34,9 +34,9 @@ impl State {
     pub(crate) fn assert_invariants(&self) {
         let mut open = Tally::default();
         let (mut n_replicas, mut n_leases) = (0, 0);
-        for (number, job) in self.jobs.iter().enumerate() {
+        for (&number, job) in &self.jobs {
             assert_job(job);
-            let number = JobNumber(number);
+            assert!(number < self.next_job, "job {}", job.id);
             assert_eq!(self.with_work.contains(&number), job.has_work(), "job {}", job.id);
             assert_eq!(self.numbers.get(&job.id), Some(&number), "job {}", job.id);
             for unit in job.units.values() {
@@ -63,7 +63,7 @@ impl State {
     /// still change are in memory.
     fn assert_books(&self, open: &Tally) {
         let sum = |total: fn(&Tally) -> u64| {
-            let jobs: u64 = self.jobs.iter().map(|job| total(&job.tally)).sum();
+            let jobs: u64 = self.jobs.values().map(|job| total(&job.tally)).sum();
             let nodes: u64 = self.nodes.values().map(total).sum();
             assert_eq!(jobs, nodes, "the books of jobs and nodes differ");
             jobs

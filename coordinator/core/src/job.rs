@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use dockercomp_protocol::execution::{ExecutorKind, Exit};
 use dockercomp_protocol::{Cid, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::dispatch::Lanes;
 use crate::record::{Terms, UnitError};
@@ -15,11 +16,13 @@ use crate::replica::Tally;
 use crate::unit::Unit;
 
 /// A job, by its place in the order of submission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct JobNumber(pub(crate) usize);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct JobNumber(pub(crate) u64);
 
 /// Where a job stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum JobState {
     /// Work units are waiting or in flight, or outputs are on their way.
     Running,
@@ -36,7 +39,8 @@ pub enum JobState {
 }
 
 /// Why one work unit was given up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct UnitFailure {
     /// The work unit's number.
     pub index: u64,
@@ -48,8 +52,9 @@ pub struct UnitFailure {
     pub exits: Vec<Exit>,
 }
 
-/// A job. It is never forgotten, but what is left of an ended one is small.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A job. What is left of an ended one is small.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Job {
     pub(crate) id: Cid,
     pub(crate) added_at: Timestamp,
@@ -60,6 +65,7 @@ pub(crate) struct Job {
     /// Work units from this number on were never leased.
     pub(crate) next_unexpanded: u64,
     /// Work units in flight.
+    #[serde(with = "crate::snapshot::pairs")]
     pub(crate) units: BTreeMap<u64, Unit>,
     /// Those of them that lack replicas.
     pub(crate) lanes: Lanes,

@@ -14,7 +14,8 @@
 //!
 //! The shell's loop: [`Core::handle`] an event, drain [`Core::poll_action`], commit what it
 //! persisted, then send; sleep until [`Core::next_deadline`].
-//! A restart: [`Core::new`], [`Core::apply`] every record of the journal, [`Core::resume`].
+//! A restart: [`Core::restore`] the newest snapshot (or [`Core::new`]), [`Core::apply`] every
+//! record after it, [`Core::resume`].
 //!
 //! # Where to find what
 //!
@@ -22,6 +23,7 @@
 //! |---|---|
 //! | `event`, `action`, `record` | what comes in, what goes out, what is kept |
 //! | `state`, `books` | how a record changes the state |
+//! | `snapshot` | how the state is written and read as a whole |
 //! | `dispatch` | who gets what |
 //! | `report` | what becomes of a result |
 //! | `validate`, `transition` | which result counts, and what follows when none does |
@@ -57,6 +59,7 @@ mod node;
 mod record;
 mod replica;
 mod report;
+mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -77,6 +80,7 @@ pub use job::{JobState, UnitFailure};
 pub use node::Disagreement;
 pub use record::{Finding, Record, Silence, Terms, UnitError, VERSION as RECORD_VERSION};
 pub use replica::{Tally, ValidateState};
+pub use snapshot::{SnapshotError, VERSION as SNAPSHOT_VERSION};
 pub use state::{ApplyError, State};
 pub use view::{JobView, NodeView, Registered, UnitView};
 
@@ -139,9 +143,9 @@ impl Core {
     pub fn resume(&mut self, now: Timestamp) {
         assert!(self.actions.is_empty(), "a core resumes once, before its first event");
         self.grace_until = now + self.state.config.resume_grace;
-        for (number, job) in self.state.jobs.iter().enumerate() {
+        for (&number, job) in &self.state.jobs {
             for &index in job.units.keys() {
-                let key = UnitKey { job: job::JobNumber(number), index };
+                let key = UnitKey { job: number, index };
                 self.actions.extend(self.state.owed_fetch(key));
             }
         }
@@ -197,7 +201,13 @@ impl Core {
         self.state.deadlines.first().map(|&(at, _)| at.max(self.grace_until))
     }
 
-    /// The durable state, to compare with another.
+    /// When the latest record was made: time must not be earlier when work is taken up.
+    #[must_use]
+    pub const fn last_record_at(&self) -> Timestamp {
+        self.state.last_at
+    }
+
+    /// The durable state, to write it or to compare it with another.
     #[must_use]
     pub const fn state(&self) -> &State {
         &self.state

@@ -15,9 +15,11 @@ use std::collections::BTreeMap;
 use dockercomp_protocol::execution::ExecutorKind;
 use dockercomp_protocol::wire::work::Capacity;
 use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp};
+use serde::{Deserialize, Serialize};
 
 /// A success that was not equal to the canonical output: who was caught, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Disagreement {
     /// When it was found.
     pub at: Timestamp,

@@ -14,11 +14,13 @@
 
 use dockercomp_protocol::execution::Exit;
 use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::record::{Finding, Silence};
 
 /// A replica in memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Replica {
     pub(crate) id: ReplicaId,
     pub(crate) node: NodeId,
@@ -26,7 +28,8 @@ pub(crate) struct Replica {
 }
 
 /// Where a replica stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum ReplicaState {
     /// Leased and not heard of again.
     InProgress { deadline: Timestamp },
@@ -41,7 +44,8 @@ pub(crate) enum ReplicaState {
 }
 
 /// What the comparison said about a successful replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ValidateState {
     /// Not compared yet.
     Init,
@@ -103,7 +107,8 @@ impl ReplicaState {
 
 /// How many replicas stand where. One is kept for each job and one for each node, and every
 /// replica is in exactly one field of both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Tally {
     /// Leased, not over.
     pub in_progress: u64,

@@ -6,10 +6,14 @@
 //!
 //! A record that does not fit is refused and changes nothing: the journal is then damaged
 //! or of another program, and carrying on would lose work silently.
+//!
+//! What a snapshot holds of it, and what is rebuilt, is marked by `serde(skip)` and told in
+//! [`crate::snapshot`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::books::push_bounded;
 use crate::config::Config;
@@ -24,24 +28,38 @@ use crate::validate::check_pair;
 ///
 /// Not in it, because it is either said again by the nodes or only saves work: who is
 /// present, how far each node came in the lanes, whether somebody idles.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct State {
+    #[serde(skip)]
     pub(crate) config: Config,
     /// In the order of submission.
-    pub(crate) jobs: Vec<Job>,
+    #[serde(with = "crate::snapshot::pairs")]
+    pub(crate) jobs: BTreeMap<JobNumber, Job>,
+    pub(crate) next_job: JobNumber,
+    #[serde(skip)]
     pub(crate) numbers: BTreeMap<Cid, JobNumber>,
     /// Running jobs that have something to lease.
+    #[serde(skip)]
     pub(crate) with_work: BTreeSet<JobNumber>,
     /// The replicas of all units in memory.
+    #[serde(skip)]
     pub(crate) replicas: BTreeMap<ReplicaId, UnitKey>,
     /// One entry for each lease.
+    #[serde(skip)]
     pub(crate) deadlines: BTreeSet<(Timestamp, ReplicaId)>,
     /// The books of every node that ever had a lease.
+    #[serde(with = "crate::snapshot::pairs")]
     pub(crate) nodes: BTreeMap<NodeId, Tally>,
     /// The latest, at most `Config::disagreements_max`.
     pub(crate) disagreements: VecDeque<Disagreement>,
     pub(crate) next_replica: u64,
+    /// When the latest record was made.
+    pub(crate) last_at: Timestamp,
 }
+
+/// Job numbers are given out once, and every index names jobs that are there.
+pub(crate) const KNOWN: &str = "every job number names a job in memory";
 
 /// What a record changed beyond the state itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,7 +125,8 @@ impl State {
     pub(crate) fn new(config: Config) -> Self {
         Self {
             config,
-            jobs: Vec::new(),
+            jobs: BTreeMap::new(),
+            next_job: JobNumber(0),
             numbers: BTreeMap::new(),
             with_work: BTreeSet::new(),
             replicas: BTreeMap::new(),
@@ -115,11 +134,18 @@ impl State {
             nodes: BTreeMap::new(),
             disagreements: VecDeque::new(),
             next_replica: 0,
+            last_at: Timestamp::default(),
         }
     }
 
     /// Applies one record. If it does not fit, nothing is changed.
     pub(crate) fn apply(&mut self, record: &Record) -> Result<Effects, ApplyError> {
+        let effects = self.change(record)?;
+        self.last_at = self.last_at.max(record.at());
+        Ok(effects)
+    }
+
+    fn change(&mut self, record: &Record) -> Result<Effects, ApplyError> {
         match record {
             Record::JobAdded { at, job, terms, units } => self.add_job(*at, *job, terms, *units),
             Record::JobCancelled { at, job } => self.cancel_job(*at, *job),
@@ -149,12 +175,13 @@ impl State {
         terms: &Terms,
         units: u64,
     ) -> Result<Effects, ApplyError> {
-        let number = JobNumber(self.jobs.len());
+        let number = self.next_job;
         if self.numbers.contains_key(&id) {
             return Err(ApplyError::KnownJob { job: id });
         }
         self.numbers.insert(id, number);
-        self.jobs.push(Job::new(id, at, terms.clone(), units));
+        self.next_job = JobNumber(number.0 + 1);
+        self.jobs.insert(number, Job::new(id, at, terms.clone(), units));
         self.note_work(number);
         let ended = self.complete_if_finished(at, number);
         Ok(Effects { is_there_new_work: units > 0, ended })
@@ -205,7 +232,7 @@ impl State {
             return Err(ApplyError::WrongLease { replica, job: job.id, index: key.index });
         }
         self.next_replica += 1;
-        let job = &mut self.jobs[key.job.0];
+        let job = self.jobs.get_mut(&key.job).expect(KNOWN);
         if is_new {
             job.next_unexpanded += 1;
         }
@@ -340,11 +367,11 @@ impl State {
 /// Finding things.
 impl State {
     pub(crate) fn job(&self, number: JobNumber) -> &Job {
-        &self.jobs[number.0]
+        &self.jobs[&number]
     }
 
     pub(crate) fn job_mut(&mut self, number: JobNumber) -> &mut Job {
-        &mut self.jobs[number.0]
+        self.jobs.get_mut(&number).expect(KNOWN)
     }
 
     /// The unit of a key that was just looked up.

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 
 use dockercomp_protocol::{Cid, NodeId, ReplicaId};
+use serde::{Deserialize, Serialize};
 
 use crate::dispatch::Place;
 use crate::job::JobNumber;
@@ -27,7 +28,8 @@ pub(crate) struct UnitKey {
 }
 
 /// A work unit with at least one replica.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Unit {
     /// In the order of their leases; at most `max_total_results`.
     pub(crate) replicas: Vec<Replica>,
@@ -37,13 +39,15 @@ pub(crate) struct Unit {
 }
 
 /// How far a work unit is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Stage {
     /// Undecided.
     Open {
         /// How many results it aims at.
         target: u32,
         /// The signed successes, kept for the receipt; gone with the decision.
+        #[serde(with = "crate::snapshot::byte_pairs")]
         sealed: BTreeMap<ReplicaId, Vec<u8>>,
     },
     /// A quorum agreed.

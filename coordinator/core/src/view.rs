@@ -112,7 +112,7 @@ pub enum UnitView {
 impl Core {
     /// All jobs, in the order of submission.
     pub fn jobs(&self) -> impl Iterator<Item = JobView> {
-        self.state.jobs.iter().map(view_job)
+        self.state.jobs.values().map(view_job)
     }
 
     /// One job.

@@ -21,6 +21,8 @@ pub(super) struct TestEnv {
     pub(super) core: Core,
     pub(super) now: Timestamp,
     pub(super) journal: Vec<Record>,
+    /// Snapshots, each with the number of records that it stands for.
+    snapshots: Vec<(usize, Vec<u8>)>,
     visible: VecDeque<Action>,
 }
 
@@ -111,7 +113,8 @@ impl TestEnv {
 
     pub(super) fn with(config: Config) -> Self {
         let core = Core::new(config);
-        Self { core, now: Timestamp(1_000_000), journal: vec![], visible: VecDeque::new() }
+        let (journal, snapshots) = (vec![], vec![]);
+        Self { core, now: Timestamp(1_000_000), journal, snapshots, visible: VecDeque::new() }
     }
 
     /// Applies one event, keeps its records, and leaves its other effects to be expected.
@@ -214,10 +217,18 @@ impl TestEnv {
         }
     }
 
-    /// Ends the process and starts another on the same journal.
+    /// Writes the state as it is.
+    pub(super) fn snapshot(&mut self) {
+        self.snapshots.push((self.journal.len(), self.core.state().encode()));
+    }
+
+    /// Ends the process and starts another on the newest snapshot and the journal after it.
     pub(super) fn restart(&mut self) {
-        let core = self.replayed();
-        assert_eq!(core.state(), self.core.state());
+        self.check_replay();
+        let core = match self.snapshots.last() {
+            Some((from, snapshot)) => self.restored(*from, snapshot),
+            None => self.replayed(),
+        };
         self.core = core;
         self.core.resume(self.now);
         self.drain();
@@ -230,6 +241,27 @@ impl TestEnv {
             core.apply(record).expect("a record that was written can be applied");
         }
         core
+    }
+
+    /// A core from a snapshot and the records after it.
+    fn restored(&self, from: usize, snapshot: &[u8]) -> Core {
+        let config = self.core.state().config.clone();
+        let mut core = Core::restore(config, snapshot).expect("a snapshot that was written");
+        assert_eq!(core.state().encode(), snapshot, "a snapshot has another encoding");
+        for record in &self.journal[from..] {
+            core.apply(record).expect("a record that was written can be applied");
+        }
+        core
+    }
+
+    /// Full replay, every snapshot with its tail, and the living core are equal.
+    pub(super) fn check_replay(&self) {
+        assert_eq!(self.replayed().state(), self.core.state(), "replay differs");
+        for (from, snapshot) in &self.snapshots {
+            let restored = self.restored(*from, snapshot);
+            restored.state().assert_invariants();
+            assert_eq!(restored.state(), self.core.state(), "a snapshot with its tail differs");
+        }
     }
 
     /// Takes the next effect, whatever it is.
@@ -272,7 +304,7 @@ impl Drop for TestEnv {
         if !std::thread::panicking() {
             self.expect_nothing_else();
             self.core.state().assert_invariants();
-            assert_eq!(self.replayed().state(), self.core.state(), "replay differs");
+            self.check_replay();
         }
     }
 }

@@ -10,4 +10,5 @@ mod quorum;
 mod records;
 mod reports;
 mod restart;
+mod snapshots;
 mod validator;

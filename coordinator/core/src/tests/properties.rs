@@ -2,7 +2,8 @@
 //!
 //! The core checks its own invariants after every event; here a second, independent set of
 //! books watches what leaves it: no lease twice to one node, no acceptance twice or without
-//! agreement, and a replay that ends in the same state. Afterwards honest nodes must be
+//! agreement; and replay, or a snapshot from any moment with the records after it, ends in the
+//! same state. Afterwards honest nodes must be
 //! able to bring every job to its end.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,6 +64,7 @@ enum Op {
         job: u8,
     },
     Restart,
+    Snapshot,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -81,6 +83,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => node.prop_map(|node| Op::Detach { node }),
         1 => job.prop_map(|job| Op::Cancel { job }),
         1 => Just(Op::Restart),
+        1 => Just(Op::Snapshot),
     ]
 }
 
@@ -150,6 +153,7 @@ impl World {
             Op::Cancel { job } => {
                 self.step(Event::JobCancelled { job: cid(&format!("job {job}")) });
             }
+            Op::Snapshot => self.env.snapshot(),
             Op::Restart => {
                 self.env.restart();
                 self.watch(None);

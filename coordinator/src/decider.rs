@@ -9,16 +9,15 @@
 //! the batch cannot be written, the core is ahead of the disk: the task ends, the process
 //! stops, and the next one replays the journal.
 
-use dockercomp_coordinator_core::{
-    Action, ApplyError, Config, Core, Event, Granted, RECORD_VERSION, Record,
-};
+use dockercomp_coordinator_core::{Action, Core, Event, Granted};
 use dockercomp_peer::clock::Clock;
 use dockercomp_protocol::wire::work::Verdict;
 use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp, codec};
-use dockercomp_store::{Row, Store, StoreError, Table};
+use dockercomp_store::{Row, Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::journal::Journal;
 use crate::log::Log;
 use crate::receipts;
 
@@ -71,6 +70,7 @@ pub(crate) struct Handle {
 /// The task itself, before it runs.
 pub(crate) struct Decider {
     core: Core,
+    journal: Journal,
     clock: Clock,
     store: Store,
     log: Log,
@@ -78,69 +78,11 @@ pub(crate) struct Decider {
     effects: mpsc::UnboundedSender<Effect>,
 }
 
-/// Why there is no core to decide.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReplayError {
-    /// The store failed.
-    #[error("the journal cannot be read")]
-    Store(#[from] StoreError),
-    /// A record is not right.
-    #[error("record {number} of the journal cannot be read")]
-    Record {
-        /// Its place, from 0.
-        number: u64,
-        /// What is wrong with it.
-        source: codec::DecodeError,
-    },
-    /// A record does not follow from those before it.
-    #[error("record {number} of the journal does not follow from those before it")]
-    Order {
-        /// Its place, from 0.
-        number: u64,
-        /// What is wrong with it.
-        source: ApplyError,
-    },
-    /// The journal was written by another version.
-    #[error(
-        "the journal has version {found}, this program reads version {RECORD_VERSION}; use the \
-         version of dockercomp that wrote it"
-    )]
-    Version {
-        /// What it says.
-        found: u8,
-    },
-}
-
-/// Rebuilds the core from the journal. Blocking. Also gives the time of the last record.
-pub(crate) fn replay(store: &Store) -> Result<(Core, Timestamp), ReplayError> {
-    const VERSION_KEY: &[u8] = b"journal-version";
-    match store.get(Table::Meta, VERSION_KEY)?.as_deref() {
-        None => {
-            let value = vec![RECORD_VERSION];
-            let row = Row::Put { table: Table::Meta, key: VERSION_KEY.to_vec(), value };
-            store.append(&[], &[row])?;
-        }
-        Some([found]) if *found == RECORD_VERSION => {}
-        Some(found) => {
-            return Err(ReplayError::Version { found: found.first().copied().unwrap_or(0) });
-        }
-    }
-    let mut core = Core::new(Config::default());
-    let mut last = Timestamp::default();
-    for (number, bytes) in (0..).zip(store.replay()?) {
-        let record: Record = codec::decode_within(&bytes?, usize::MAX)
-            .map_err(|source| ReplayError::Record { number, source })?;
-        last = last.max(record.at());
-        core.apply(&record).map_err(|source| ReplayError::Order { number, source })?;
-    }
-    Ok((core, last))
-}
-
 impl Decider {
     /// A decider for a core that was replayed, and access to it.
     pub(crate) fn new(
         core: Core,
+        journal: Journal,
         clock: Clock,
         store: Store,
         log: Log,
@@ -149,7 +91,7 @@ impl Decider {
         // Bounded by the core: one output for each unit in flight, one announcement a step.
         let (effects, effects_receiver) = mpsc::unbounded_channel();
         let handle = Handle { commands: sender, clock };
-        (Self { core, clock, store, log, commands, effects }, handle, effects_receiver)
+        (Self { core, journal, clock, store, log, commands, effects }, handle, effects_receiver)
     }
 
     /// Decides until `shutdown`.
@@ -238,9 +180,12 @@ impl Decider {
         let head = self.log.close(self.clock.now(), &mut rows);
         if !records.is_empty() || !rows.is_empty() {
             let store = self.store.clone();
+            let n_records = records.len() as u64;
+            let bytes = records.iter().map(|record| record.len() as u64).sum();
             tokio::task::spawn_blocking(move || store.append(&records, &rows))
                 .await
                 .expect("appending does not panic")?;
+            self.journal.appended(n_records, bytes);
         }
         self.log.publish(head);
         for effect in effects {
@@ -252,6 +197,9 @@ impl Decider {
         }
         for look in looks {
             look(&self.core);
+        }
+        if self.journal.is_due() {
+            self.journal.snapshot(self.core.state().clone()).await;
         }
         Ok(())
     }

@@ -17,13 +17,14 @@
 //! # What is not here
 //!
 //! - No decision: who gets work and which result counts is the core's.
-//! - No snapshot of the journal yet: start-up time grows with its length.
+//! - No bodies of datasets: `dockercomp_store` keeps them.
 
 mod announce;
 pub mod api;
 mod decider;
 mod directory;
 mod jobs;
+mod journal;
 mod log;
 mod logs;
 mod outputs;
@@ -47,8 +48,8 @@ use multiaddr::Multiaddr;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::decider::ReplayError;
 pub use crate::jobs::SubmitError;
+pub use crate::journal::{ReplayError, Rhythm};
 pub use crate::log::LogError;
 
 use crate::announce::Announcer;
@@ -78,6 +79,10 @@ pub struct Options {
     pub bootstrap: Vec<Multiaddr>,
     /// Loopback address of the control door.
     pub api: SocketAddr,
+    /// Bytes of the disk that are left free, if not the store's default.
+    pub reserve_bytes: Option<u64>,
+    /// How often the state is written as a whole, so that a restart replays little.
+    pub rhythm: Rhythm,
 }
 
 /// Why a coordinator did not start.
@@ -139,6 +144,7 @@ impl Service {
             bootstrap: options.bootstrap.clone(),
             quota_bytes: None,
             sharing: dockercomp_peer::Sharing::default(),
+            reserve_bytes: options.reserve_bytes,
             lie: false,
         };
         let (peer, mut helpers) = Peer::start(peer_options, shutdown.clone()).await?;
@@ -151,13 +157,15 @@ impl Service {
         let (store, signer) = (peer.store().clone(), Arc::clone(&seal));
         let replayed = tokio::task::spawn_blocking(move || {
             let jobs = Jobs::load(&store, project)?;
-            let (core, last) = decider::replay(&store)?;
+            let (core, journal) = journal::recover(&store, options.rhythm)?;
             let (log, heads) = Log::load(&store, project, signer)?;
-            Ok::<_, StartError>((jobs, core, last, log, heads))
+            Ok::<_, StartError>((jobs, core, journal, log, heads))
         });
-        let (jobs, core, last, log, heads) = replayed.await.expect("replaying does not panic")?;
+        let (jobs, core, journal, log, heads) =
+            replayed.await.expect("replaying does not panic")?;
+        let clock = Clock::from(core.last_record_at());
         let (decider, handle, effects) =
-            Decider::new(core, Clock::from(last), peer.store().clone(), log);
+            Decider::new(core, journal, clock, peer.store().clone(), log);
         let directory = Directory::default();
         let announcer = Announcer::default();
         let server = Server {

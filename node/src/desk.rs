@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn a_replica_is_in_one_drawer_at_a_time() {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open(dir.path(), dockercomp_store::Options { quota_bytes: None });
+        let store = Store::open(dir.path(), dockercomp_store::Options::default());
         let desk = Desk::new(store.expect("a store"));
         let (replica, output) = (ReplicaId(7), block_cid(b"output"));
         let lease = LeaseRow { unit: vec![1], job: vec![2], expires_at: Timestamp(3) };

@@ -126,6 +126,7 @@ impl Service {
             bootstrap: options.link.via.clone(),
             quota_bytes: Some(options.offer.disk_bytes),
             sharing: dockercomp_peer::Sharing::default(),
+            reserve_bytes: None,
             lie: options.faults.contains(&Fault::WrongChunks),
         };
         let (peer, mut helpers) = Peer::start(peer_options, shutdown.clone()).await?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use dockercomp_coordinator::api::types::{CoordinatorStatus, NodeInfo};
-use dockercomp_coordinator::{Options, Service};
+use dockercomp_coordinator::{Options, Rhythm, Service};
 use multiaddr::Multiaddr;
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
@@ -64,6 +64,15 @@ pub(crate) struct StartCoordinator {
     /// Loopback address for commands on this machine; port 0 lets the system choose.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
     api: SocketAddr,
+
+    /// Room on the disk that is left free; below it no data is added, and below half of it the
+    /// coordinator pauses.
+    #[arg(long, default_value = "256MiB", value_name = "SIZE")]
+    disk_reserve: bytesize::ByteSize,
+
+    /// Write the whole state after this many records, so that a restart replays no more.
+    #[arg(long, default_value_t = Rhythm::default().records, value_name = "RECORDS")]
+    snapshot_every: u64,
 }
 
 #[derive(Serialize)]
@@ -162,6 +171,8 @@ impl StartCoordinator {
             external: args.start.external.clone(),
             bootstrap: args.bootstrap,
             api: args.api,
+            reserve_bytes: Some(args.disk_reserve.as_u64()),
+            rhythm: Rhythm { records: args.snapshot_every, ..Rhythm::default() },
         };
         let service = Service::start(options, shutdown).await.map_err(super::start_failed)?;
         let ready = Ready {

@@ -15,10 +15,10 @@ use dockercomp_protocol::execution::{ExecutorKind, Exit};
 use dockercomp_protocol::job::{JobSpec, Validation, Work};
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::wire::work::Capacity;
-use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp};
+use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp, codec};
 use serde::{Deserialize, Serialize};
 
-/// Version of the records that this code writes, and the only one that it reads.
+/// Version of the records that this code writes. [`Record::read`] knows the older ones.
 pub const VERSION: u8 = 1;
 
 /// One decision.
@@ -121,6 +121,19 @@ pub enum Record {
 }
 
 impl Record {
+    /// Reads a record that a program of version `version` wrote, as this version says it.
+    ///
+    /// # Errors
+    /// If the bytes are not a record of that version, or if the version is newer.
+    pub fn read(version: u8, bytes: &[u8]) -> Result<Self, codec::DecodeError> {
+        match version {
+            1..=VERSION => codec::decode_within(bytes, usize::MAX),
+            _ => Err(codec::DecodeError::Malformed {
+                reason: format!("records of version {version} are not known"),
+            }),
+        }
+    }
+
     /// When it was decided.
     #[must_use]
     pub const fn at(&self) -> Timestamp {

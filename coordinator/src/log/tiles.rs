@@ -195,7 +195,7 @@ mod tests {
     fn tiles_give_the_same_tree_after_every_batch_and_restart() {
         const ENTRIES: u64 = 66_000;
         let folder = tempfile::tempdir().expect("a folder");
-        let options = dockercomp_store::Options { quota_bytes: None };
+        let options = dockercomp_store::Options::default();
         let store = Store::open(folder.path(), options).expect("a store");
         let mut memory = Memory::default();
         let mut edge = Edge::default();

@@ -64,6 +64,8 @@ pub struct Options {
     pub quota_bytes: Option<u64>,
     /// How data is passed on.
     pub sharing: Sharing,
+    /// Bytes of the disk that are left free; the store's own default if not said.
+    pub reserve_bytes: Option<u64>,
     /// Send wrong bytes, so that others can be seen to withstand it.
     pub lie: bool,
 }
@@ -130,9 +132,14 @@ impl Peer {
         options: Options,
         shutdown: CancellationToken,
     ) -> Result<(Self, Vec<JoinHandle<()>>), PeerError> {
-        let (dir, quota_bytes) = (options.dir.clone(), options.quota_bytes);
+        let dir = options.dir.clone();
+        let defaults = dockercomp_store::Options::default();
+        let store_options = dockercomp_store::Options {
+            quota_bytes: options.quota_bytes,
+            reserve_bytes: options.reserve_bytes.unwrap_or(defaults.reserve_bytes),
+        };
         let opening = tokio::task::spawn_blocking(move || {
-            let store = Store::open(&dir, dockercomp_store::Options { quota_bytes })?;
+            let store = Store::open(&dir, store_options)?;
             let key = identity::load_or_create(&dir.join(identity::FILE))?;
             Ok::<_, PeerError>((store, key))
         });

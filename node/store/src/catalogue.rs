@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::db::{Batch, Db};
 use crate::error::StoreError;
 use crate::keys::Family;
+use crate::space::Space;
 use crate::{Dataset, Kind, Want};
 
 const VERSION: u8 = 1;
@@ -91,13 +92,14 @@ pub(crate) struct Catalogue {
     stored: u64,
     promises: BTreeMap<Digest, Vec<(Want, u64)>>,
     quota: Option<u64>,
+    space: Space,
     /// Counts blocks found rotten: whoever remembers what is held must look again.
     pub(crate) forgotten: u64,
 }
 
 impl Catalogue {
     /// Reads all rows.
-    pub(crate) fn load(db: &Db, quota: Option<u64>) -> Result<Self, StoreError> {
+    pub(crate) fn load(db: &Db, quota: Option<u64>, space: Space) -> Result<Self, StoreError> {
         let unreadable = || StoreError::Row { family: Family::Datasets.name() };
         let mut rows = BTreeMap::new();
         for pair in db.scan(Family::Datasets, &[], &[]) {
@@ -107,7 +109,7 @@ impl Catalogue {
             rows.insert(root, row);
         }
         let stored = rows.values().map(Row::stored).sum();
-        Ok(Self { rows, stored, promises: BTreeMap::new(), quota, forgotten: 0 })
+        Ok(Self { rows, stored, promises: BTreeMap::new(), quota, space, forgotten: 0 })
     }
 
     pub(crate) fn get(&self, root: &Digest) -> Option<&Row> {
@@ -151,18 +153,21 @@ impl Catalogue {
 
     /// Bytes stored and promised.
     pub(crate) fn used(&self) -> u64 {
-        let promised: u64 = self.promises.values().flatten().map(|(_, bytes)| *bytes).sum();
-        self.stored.saturating_add(promised)
+        self.stored.saturating_add(self.promised())
     }
 
-    /// Refuses what does not fit.
+    fn promised(&self) -> u64 {
+        self.promises.values().flatten().map(|(_, bytes)| *bytes).sum()
+    }
+
+    /// Refuses what does not fit into the quota or on the disk.
     pub(crate) fn admit(&self, needed: u64) -> Result<(), StoreError> {
         let used = self.used();
         match self.quota {
             Some(quota) if used.saturating_add(needed) > quota => {
                 Err(StoreError::Quota { needed, used, quota })
             }
-            _ => Ok(()),
+            _ => self.space.admit_data(needed.saturating_add(self.promised())),
         }
     }
 
@@ -217,6 +222,7 @@ mod tests {
             stored: 0,
             promises: BTreeMap::new(),
             quota: Some(quota),
+            space: Space::new(".".into(), 0),
             forgotten: 0,
         }
     }

@@ -148,6 +148,8 @@ impl Store {
         catalogue.update(&mut batch, &digest, |row| row.removing = true);
         batch.write()?;
         drop(catalogue);
+        // A back-up that is being made finds either its rows and its files, or no rows.
+        let _deleting = locked(&self.inner.deleting);
         self.inner.remove_rows(&digest)?;
         self.inner.remove_files(&digest)
     }

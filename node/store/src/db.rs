@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    Direction, ErrorKind, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
+    DBRecoveryMode, Direction, ErrorKind, IteratorMode, Options, ReadOptions, WriteBatch,
+    WriteOptions, checkpoint::Checkpoint,
 };
 
 use crate::error::StoreError;
@@ -49,6 +50,9 @@ impl Db {
         let mut options = Options::default();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
+        // A record that was cut off at the end was never promised to anybody. Damage in the
+        // middle must be told: the default drops all that came after it and says nothing.
+        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
         options.set_max_background_jobs(2);
         options.set_max_open_files(256);
         options.set_max_total_wal_size(128 << 20);
@@ -113,6 +117,18 @@ impl Db {
         Ok(last.transpose()?.map(|(key, _)| key))
     }
 
+    /// Gives the room of keys that were deleted back to the disk, as far as whole files hold
+    /// nothing else; what is left goes with later compactions.
+    pub(crate) fn reclaim(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+        Ok(self.db.delete_file_in_range_cf(self.family(family), from, to)?)
+    }
+
+    /// Makes another database in `dir` that holds what this one holds at one instant. Files
+    /// are linked where the file system can, and copied where it cannot.
+    pub(crate) fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {
+        Ok(Checkpoint::new(&self.db)?.create_checkpoint(dir)?)
+    }
+
     /// An empty batch.
     pub(crate) fn batch(&self) -> Batch<'_> {
         Batch { db: self, batch: WriteBatch::default() }
@@ -140,6 +156,11 @@ impl Batch<'_> {
 
     pub(crate) fn delete(&mut self, family: Family, key: &[u8]) {
         self.batch.delete_cf(self.db.family(family), key);
+    }
+
+    /// Deletes the keys from `from` on and before `to`.
+    pub(crate) fn delete_range(&mut self, family: Family, from: &[u8], to: &[u8]) {
+        self.batch.delete_range_cf(self.db.family(family), from, to);
     }
 
     /// Bytes gathered so far.

@@ -64,6 +64,25 @@ pub enum StoreError {
         /// The limit.
         quota: u64,
     },
+    /// The disk is nearly full. Nothing was written.
+    #[error(
+        "the disk of {} has {free} bytes free, and {reserve} must stay free; free some room, or \
+         keep less in reserve (--disk-reserve)", dir.display()
+    )]
+    DiskFull {
+        /// The data directory.
+        dir: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that must stay free.
+        reserve: u64,
+    },
+    /// A record of the journal is missing.
+    #[error("the journal has no record {number}, but later ones")]
+    Gap {
+        /// The first one that is missing.
+        number: u64,
+    },
     /// A pinned dataset is not removed.
     #[error("dataset {root} is pinned; unpin it before it is removed")]
     Pinned {

@@ -2,7 +2,8 @@
 //!
 //! Records are numbered on for ever and replayed in that order. A batch of records and rows
 //! is written together and synced before [`Store::append`] returns: durable first, visible
-//! second. Records are never changed; nothing shortens the journal yet.
+//! second. Records are never changed; [`crate::snapshots`] deletes those that a snapshot
+//! stands for.
 
 use crate::error::StoreError;
 use crate::keys::{Family, Table};
@@ -33,6 +34,7 @@ impl Store {
     /// Appends records and changes rows, all or nothing, and makes them durable.
     ///
     /// # Errors
+    /// [`StoreError::DiskFull`] if there is no room: nothing changed then, try again.
     /// After [`StoreError::Database`] it is not known whether they are on disk, and every
     /// later write is refused: stop, open again and replay.
     pub fn append(&self, records: &[Vec<u8>], rows: &[Row]) -> Result<(), StoreError> {
@@ -40,7 +42,7 @@ impl Store {
         let mut number = *next;
         let mut batch = self.inner.db.batch();
         for record in records {
-            batch.put(Family::Journal, &number.to_be_bytes(), record);
+            batch.put(Family::Journal, &key(number), record);
             number += 1;
         }
         for row in rows {
@@ -49,20 +51,30 @@ impl Store {
                 Row::Delete { table, key } => batch.delete(Family::Table(*table), key),
             }
         }
+        self.inner.space.admit_records(batch.bytes() as u64)?;
         batch.write_synced()?;
         *next = number;
         Ok(())
     }
 
-    /// All records in the order in which they were appended.
+    /// The number that the next record will have.
+    #[must_use]
+    pub fn next_record(&self) -> u64 {
+        *locked(&self.inner.journal_next)
+    }
+
+    /// The records from number `first` on, in the order in which they were appended.
     ///
-    /// # Errors
-    /// None yet; the records themselves may fail to be read.
-    pub fn replay(
-        &self,
-    ) -> Result<impl Iterator<Item = Result<Vec<u8>, StoreError>> + '_, StoreError> {
-        let records = self.inner.db.scan(Family::Journal, &[], &[]);
-        Ok(records.map(|pair| pair.map(|(_, record)| record.into_vec())))
+    /// Each is [`StoreError::Gap`] instead if it is not the one that must come next.
+    pub fn replay(&self, first: u64) -> impl Iterator<Item = Result<Vec<u8>, StoreError>> + '_ {
+        let records = self.inner.db.scan(Family::Journal, &[], &key(first));
+        records.zip(first..).map(|(pair, number)| {
+            let (found, record) = pair?;
+            if found[..] != key(number) {
+                return Err(StoreError::Gap { number });
+            }
+            Ok(record.into_vec())
+        })
     }
 
     /// The value of a key in a table.
@@ -92,10 +104,19 @@ impl Store {
     }
 }
 
-/// The number after the last record's.
+/// The number that the next record gets: after the last one, or, if a snapshot stands for
+/// all of them, that snapshot's.
 pub(crate) fn next_number(db: &crate::db::Db) -> Result<u64, StoreError> {
-    let Some(key) = db.last_key(Family::Journal)? else { return Ok(0) };
-    let number = <[u8; 8]>::try_from(&key[..])
-        .map_err(|_| StoreError::Row { family: Family::Journal.name() })?;
-    Ok(u64::from_be_bytes(number) + 1)
+    let unreadable = |_| StoreError::Row { family: Family::Journal.name() };
+    let last = db.last_key(Family::Journal)?;
+    let after_last = match last {
+        Some(key) => u64::from_be_bytes(<[u8; 8]>::try_from(&key[..]).map_err(unreadable)?) + 1,
+        None => 0,
+    };
+    Ok(after_last.max(crate::snapshots::newest(db)?.unwrap_or(0)))
+}
+
+/// Key in family `journal`.
+pub(crate) const fn key(number: u64) -> [u8; 8] {
+    number.to_be_bytes()
 }

@@ -9,6 +9,8 @@
 //! small      digest                                     the block's bytes
 //! have       root | file u64 | segment u64              bitmap of written chunks
 //! journal    number u64                                 record
+//! snapshots  0x01 | number u64                          Head (DAG-CBOR)
+//!            0x02 | number u64 | part u32               the snapshot's bytes
 //! jobs …     the caller's                               the caller's
 //!
 //! place = 0x01                                          in family `small`
@@ -25,12 +27,14 @@
 use dockercomp_protocol::content::{DIGEST_BYTES, Digest};
 
 /// The version of everything below the data directory. See [`crate::open`].
-pub(crate) const SCHEMA_VERSION: u32 = 1;
+///
+/// 2 added the families `snapshots` and `log`.
+pub(crate) const SCHEMA_VERSION: u32 = 2;
 
 /// A table of the database that belongs to the caller: the store gives it no meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Table {
-    /// Jobs that this coordinator runs.
+    /// Jobs that this coordinator took on.
     Jobs,
     /// Receipts of canonical results.
     Receipts,
@@ -55,18 +59,20 @@ pub(crate) enum Family {
     Small,
     Have,
     Journal,
+    Snapshots,
     Table(Table),
 }
 
 impl Family {
     /// All of them: RocksDB wants every existing family named when it opens.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Datasets,
         Self::Chunks,
         Self::Refs,
         Self::Small,
         Self::Have,
         Self::Journal,
+        Self::Snapshots,
         Self::Table(Table::Jobs),
         Self::Table(Table::Receipts),
         Self::Table(Table::Log),
@@ -85,6 +91,7 @@ impl Family {
             Self::Small => "small",
             Self::Have => "have",
             Self::Journal => "journal",
+            Self::Snapshots => "snapshots",
             Self::Table(Table::Jobs) => "jobs",
             Self::Table(Table::Receipts) => "receipts",
             Self::Table(Table::Log) => "log",

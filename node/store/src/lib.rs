@@ -35,6 +35,7 @@
 //! those that are whole are kept, and only the others are missing again.
 
 mod add;
+mod backup;
 mod blocks;
 mod bodies;
 mod catalogue;
@@ -51,7 +52,9 @@ mod manifests;
 mod open;
 mod progress;
 mod put;
+mod snapshots;
 mod source;
+mod space;
 mod stage;
 mod walk;
 
@@ -65,6 +68,7 @@ use dockercomp_protocol::content::Digest;
 use dockercomp_protocol::manifest::Root;
 
 pub use crate::add::{AddOptions, Added, root_of};
+pub use crate::backup::BackupError;
 pub use crate::check::Checked;
 pub use crate::datasets::{Dataset, Kind};
 pub use crate::error::{AddError, OpenError, PutError, StageError, StoreError};
@@ -74,10 +78,19 @@ pub use crate::lock::DataLock;
 pub use crate::progress::{Progress, Step};
 
 /// How a store is opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Hard limit for the blocks of all datasets, in bytes; `None` is no limit.
     pub quota_bytes: Option<u64>,
+    /// Bytes of the disk that are left free: below this nothing is added, below half of it
+    /// nothing is appended either. See [`space`](crate::Store::check_room).
+    pub reserve_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { quota_bytes: None, reserve_bytes: space::RESERVE_BYTES }
+    }
 }
 
 /// An open data directory. See the crate's documentation.
@@ -86,7 +99,7 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
-/// Locks are taken in this order: one of `fetches`, `checkpointing`, `catalogue`, then those
+/// Locks are taken in this order: `deleting`, one of `fetches`, `checkpointing`, `catalogue`, then those
 /// inside `bodies` and `manifests`, which are never held together.
 struct Inner {
     dir: PathBuf,
@@ -102,6 +115,9 @@ struct Inner {
     /// Counts directories that were moved to `tmp`.
     graves: AtomicU64,
     journal_next: Mutex<u64>,
+    space: space::Space,
+    /// Held by whoever deletes files, and by a back-up that must find them.
+    deleting: Mutex<()>,
     /// Last, so that the directory is given up only when the database is closed.
     _lock: DataLock,
 }

@@ -19,6 +19,7 @@ use crate::error::{OpenError, StoreError, at_opening as at};
 use crate::keys::SCHEMA_VERSION;
 use crate::lock::DataLock;
 use crate::manifests::Manifests;
+use crate::space::Space;
 use crate::{Inner, Options, Store, journal, locked};
 
 impl Store {
@@ -36,7 +37,8 @@ impl Store {
         }
         let failed = |error| OpenError::Store { dir: dir.to_owned(), source: Box::new(error) };
         let db = Db::open(&dir.join("db")).map_err(|error| failed(error.into()))?;
-        let catalogue = Catalogue::load(&db, options.quota_bytes).map_err(failed)?;
+        let space = Space::new(dir.to_owned(), options.reserve_bytes);
+        let catalogue = Catalogue::load(&db, options.quota_bytes, space.clone()).map_err(failed)?;
         let unfinished = catalogue.iter().filter(|(_, row)| !row.complete);
         let unfinished: HashSet<_> = unfinished.map(|(root, _)| *root).collect();
         let journal_next = journal::next_number(&db).map_err(failed)?;
@@ -52,11 +54,14 @@ impl Store {
                 unfinished: Mutex::new(unfinished),
                 graves: AtomicU64::new(0),
                 journal_next: Mutex::new(journal_next),
+                space,
+                deleting: Mutex::new(()),
                 _lock: lock,
             }),
         };
         store.finish_removals().map_err(failed)?;
         store.delete_strays()?;
+        store.forget_drafts().map_err(failed)?;
         Ok(store)
     }
 
@@ -95,7 +100,11 @@ fn check_version(dir: &Path) -> Result<(), OpenError> {
                 let known = SCHEMA_VERSION;
                 return Err(OpenError::Newer { dir: dir.to_owned(), found, known });
             }
-            // Version 1 is the first: there is nothing older to migrate.
+            if found < SCHEMA_VERSION {
+                // Every version so far only added families, which opening makes. The number
+                // comes first, so that no older program meets a family it does not know.
+                write_version(dir).map_err(at(&path))?;
+            }
             Ok(())
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -103,17 +112,18 @@ fn check_version(dir: &Path) -> Result<(), OpenError> {
             if dir.join("db").exists() {
                 return Err(OpenError::Version { path });
             }
-            write_synced(&path, &format!("{SCHEMA_VERSION}\n")).map_err(at(&path))
+            write_version(dir).map_err(at(&path))
         }
         Err(source) => Err(OpenError::Io { path, source }),
     }
 }
 
-/// Writes a file that is there entirely or not at all.
-fn write_synced(path: &Path, text: &str) -> io::Result<()> {
+/// Writes the version of this program, entirely or not at all.
+pub(crate) fn write_version(dir: &Path) -> io::Result<()> {
+    let path = dir.join("version");
     let draft = path.with_extension("new");
     let mut file = File::create(&draft)?;
-    file.write_all(text.as_bytes())?;
+    writeln!(file, "{SCHEMA_VERSION}")?;
     file.sync_all()?;
-    fs::rename(&draft, path)
+    fs::rename(&draft, &path)
 }

@@ -72,6 +72,7 @@ fn options(dir: PathBuf, role: Role, listen: &str, sealed: bool) -> Result<Optio
         external: Vec::new(),
         bootstrap: Vec::new(),
         quota_bytes: None,
+        reserve_bytes: None,
         sharing: Sharing { sealed },
         lie: false,
     })

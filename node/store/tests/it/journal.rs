@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use crate::support::TestStore;
 
 fn records(store: &Store) -> Vec<Vec<u8>> {
-    store.replay().expect("a journal").collect::<Result<_, _>>().expect("records")
+    store.replay(0).collect::<Result<_, _>>().expect("records")
 }
 
 fn put(key: &[u8], value: &[u8]) -> Row {

@@ -7,4 +7,5 @@ mod fetch;
 mod journal;
 mod quota;
 mod rot;
+mod snapshots;
 mod support;

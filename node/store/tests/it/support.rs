@@ -25,7 +25,8 @@ impl TestStore {
 
     pub(crate) fn with_quota(quota_bytes: Option<u64>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let store = Store::open(dir.path(), Options { quota_bytes }).expect("a new store");
+        let store = Store::open(dir.path(), Options { quota_bytes, ..Options::default() })
+            .expect("a new store");
         Self { store, dir }
     }
 

@@ -26,14 +26,16 @@
 //! | `coordinator`, `journal` | the coordinator: shell, disk |
 //! | `books`, `violation` | the checkers and what they find |
 //! | `defect` | deliberate defects, to see that the checkers can fail |
+//! | `overlay` | models of gossipsub and Kademlia, beside the world of volunteers |
 //! | `random`, `trace`, `outcome` | keyed chance, the hash of a run, what came of it |
 //!
 //! # What is modelled, and what is not
 //!
 //! Latency, loss, duplication, reordering, time-outs; crashes of hosts and of the coordinator
 //! with what their disks keep; group commit; clocks that are wrong by a constant; speeds, run
-//! times, failures, adversaries. Not modelled yet: chunks and bandwidth, Kademlia and gossip
-//! (an announcement reaches every host or is lost), signatures, the volunteer's preferences.
+//! times, failures, adversaries. Not modelled yet: chunks and bandwidth, signatures,
+//! the volunteer's preferences; an announcement reaches every host or is lost, whatever
+//! [`overlay::gossip`] says of its way.
 //!
 //! # Liveness
 //!
@@ -59,6 +61,7 @@ mod model;
 mod moment;
 mod names;
 mod outcome;
+pub mod overlay;
 mod queue;
 mod random;
 mod scenario;

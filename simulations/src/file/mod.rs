@@ -186,8 +186,11 @@ pub(crate) fn model(kind: &str, body: Table) -> Result<Box<dyn Model>, FileError
     match kind {
         "volunteers" => Ok(Box::new(compile::volunteers(body)?)),
         "availability" => Ok(Box::new(crate::availability::Availability::read(body)?)),
+        "gossipsub" => crate::overlay::model::gossipsub(body),
+        "kademlia" => crate::overlay::model::kademlia(body),
         _ => {
-            let reason = format!("is {kind:?}; there are volunteers, availability");
+            let reason =
+                format!("is {kind:?}; there are volunteers, availability, gossipsub, kademlia");
             Err(FileError::invalid("kind", reason))
         }
     }

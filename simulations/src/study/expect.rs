@@ -60,6 +60,9 @@ pub enum Tolerance {
     Absolute(f64),
     /// So many standard deviations.
     Sigma(f64),
+    /// So many standard deviations of a single run, between seeds: for a target that was a
+    /// single run itself.
+    Spread(f64),
 }
 
 /// One target, and what was measured.
@@ -109,8 +112,10 @@ impl Expectation {
                 return refuse(format!("a row has a value for each of {:?} and a target", self.by));
             }
         }
-        let (Tolerance::Relative(width) | Tolerance::Absolute(width) | Tolerance::Sigma(width)) =
-            self.tolerance;
+        let (Tolerance::Relative(width)
+        | Tolerance::Absolute(width)
+        | Tolerance::Sigma(width)
+        | Tolerance::Spread(width)) = self.tolerance;
         if width < 0.0 {
             return refuse("a tolerance is not negative".into());
         }
@@ -158,6 +163,9 @@ impl Expectation {
             Tolerance::Relative(part) => Some(part * target.abs()),
             Tolerance::Absolute(width) => Some(width),
             Tolerance::Sigma(times) => sigma.map(|sigma| times * sigma),
+            Tolerance::Spread(times) => measured.and_then(|measured| {
+                measured.error.map(|error| times * error * (measures.len() as f64).sqrt())
+            }),
         };
         let cell = result.map_or_else(|| wanted.to_owned(), CellResult::name);
         Verdict {

@@ -49,6 +49,12 @@ test-kill: setup ## Kill the receiver of 1 GiB twenty times; make test does it w
 bench-transfer: setup ## Compare how fast data travels with other tools (needs root)
 	@scripts/bench-transfer.sh
 
+.PHONY: bench-verify
+bench-verify: setup ## Time the offline check of 1,000 receipts
+	@mkdir -p "$(target_dir)/bench"
+	DOCKERCOMP_BENCH_JSON="$(target_dir)/bench/verify.json" $(CARGO) test --locked -p dockercomp \
+	    --test it -- --exact receipts::a_thousand_receipts_are_verified --nocapture
+
 .PHONY: lint
 lint: setup purity ## Check formatting, lints, documentation and purity
 	$(CARGO) fmt --all --check

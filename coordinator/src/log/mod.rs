@@ -140,3 +140,113 @@ impl Log {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dockercomp_protocol::content::block_cid;
+    use dockercomp_protocol::log::HeadNotice;
+    use dockercomp_protocol::statement::Charter;
+    use dockercomp_store::Options;
+    use libp2p_identity::Keypair;
+
+    use super::*;
+
+    struct Project {
+        store: Store,
+        seal: Arc<Seal>,
+        id: ProjectId,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Project {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            let store = Store::open(folder.path(), Options { quota_bytes: None }).expect("a store");
+            let [owner, key] = [1, 2]
+                .map(|seed| Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes are a seed"));
+            let id = owner.public().to_peer_id();
+            let coordinator = key.public().to_peer_id();
+            let charter = Charter { v: 1, project: id, name: "p".into(), coordinator };
+            let seal = Seal { key, charter: envelope::seal(&owner, &charter) };
+            Self { store, seal: Arc::new(seal), id, _folder: folder }
+        }
+
+        fn load(&self) -> Result<(Log, Heads), LogError> {
+            Log::load(&self.store, self.id, Arc::clone(&self.seal))
+        }
+
+        /// Appends entries and commits them, one batch.
+        fn commit(&self, log: &mut Log, indices: std::ops::Range<u64>) {
+            let entry = |index| {
+                let (job, output) = (block_cid(b"job"), block_cid(b"output"));
+                receipts::entry(job, index, output, Timestamp(index), Vec::new())
+            };
+            let mut rows: Vec<Row> = indices.map(|index| log.append(&entry(index))).collect();
+            let head = log.close(Timestamp(1000), &mut rows);
+            self.store.append(&[], &rows).expect("durable");
+            log.publish(head);
+        }
+    }
+
+    #[test]
+    fn a_log_is_carried_on_over_restarts_and_shown_only_when_it_is_durable() {
+        let project = Project::new();
+        let (mut log, heads) = project.load().expect("an empty log");
+        assert!(heads.newest().is_none());
+        assert!(log.close(Timestamp(1), &mut Vec::new()).is_none(), "nothing to sign");
+        project.commit(&mut log, 0..300);
+        let first = heads.newest().expect("a head");
+        assert_eq!(first.head.size, 300);
+
+        let (mut log, heads) = project.load().expect("it leads to its head");
+        assert_eq!(heads.newest().expect("a head").sealed, first.sealed);
+        // A batch that was closed but is not on disk yet is shown to nobody.
+        let mut rows = vec![log.append(&receipts::entry(
+            block_cid(b"job"),
+            300,
+            block_cid(b"output"),
+            Timestamp(300),
+            Vec::new(),
+        ))];
+        let closed = log.close(Timestamp(1001), &mut rows);
+        assert_eq!(heads.newest().expect("a head").head.size, 300);
+        project.store.append(&[], &rows).expect("durable");
+        log.publish(closed);
+
+        let newest = heads.newest().expect("a head");
+        let notice = heads.notice(&newest, 300).expect("a proof");
+        let notice = HeadNotice::open(&codec::encode(&notice)).expect("rightly signed");
+        assert_eq!(notice.carries_on(&first.head), Some(true));
+        // Whoever saw a longer log is shown that this one is shorter.
+        assert_eq!(heads.notice(&newest, 999).expect("a notice").since, 301);
+    }
+
+    #[test]
+    fn a_damaged_log_is_not_carried_on() {
+        let project = Project::new();
+        let (mut log, _) = project.load().expect("an empty log");
+        project.commit(&mut log, 0..300);
+        let scanned = project.store.scan(Table::Log, &[1], None, 10).expect("readable");
+        assert_eq!(scanned.len(), 3, "a full tile, an open one, and one above");
+        for (key, value) in scanned {
+            let put = |value: Vec<u8>| {
+                let row = Row::Put { table: Table::Log, key: key.clone(), value };
+                project.store.append(&[], &[row]).expect("durable");
+            };
+            let mut changed = value.clone();
+            changed[7] ^= 1;
+            put(changed);
+            // The hashes of a full tile are not read again: its root lies above it.
+            let is_full = value.len() == 256 * 32;
+            match project.load() {
+                Err(LogError::Root { size: 300 }) => assert!(!is_full),
+                Err(error) => panic!("{error}"),
+                Ok(_) => assert!(is_full),
+            }
+            put(value[..16].to_vec());
+            assert!(is_full || matches!(project.load(), Err(LogError::Tile { .. })));
+            put(value);
+        }
+        assert!(project.load().is_ok());
+    }
+}

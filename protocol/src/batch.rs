@@ -17,6 +17,9 @@
 //! [`BATCH_RESULTS_MAX`] results a batch, so at most ten hashes a path; [`RESULT_BYTES_MAX`]
 //! bytes a statement.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use libp2p_identity::{Keypair, PeerId};
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +105,29 @@ pub struct Batch {
     statements: Vec<Vec<u8>>,
 }
 
+/// Signed roots that were found right before: whoever opens many results of one batch checks
+/// its signature once.
+#[derive(Clone, Debug, Default)]
+pub struct Roots {
+    opened: BTreeMap<Digest, (PeerId, Root)>,
+}
+
+impl Roots {
+    /// At most so many are remembered.
+    const MAX: usize = 4096;
+
+    fn open(&mut self, sealed: &[u8]) -> Result<&(PeerId, Root), BatchError> {
+        let key = *blake3::hash(sealed).as_bytes();
+        if self.opened.len() >= Self::MAX && !self.opened.contains_key(&key) {
+            self.opened.clear();
+        }
+        match self.opened.entry(key) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(unknown) => Ok(unknown.insert(open_root(sealed)?)),
+        }
+    }
+}
+
 /// Signs results, each given as the encoding of its [`ResultStatement`]. The answer is a
 /// signed root that covers exactly these, in this order.
 ///
@@ -177,6 +203,14 @@ impl ResultStatement {
     /// # Errors
     /// See [`ResultError`].
     pub fn open(bytes: &[u8]) -> Result<Self, ResultError> {
+        Self::open_with(bytes, &mut Roots::default())
+    }
+
+    /// The same, for one of many results: signatures in `roots` are not checked again.
+    ///
+    /// # Errors
+    /// See [`ResultError`].
+    pub fn open_with(bytes: &[u8], roots: &mut Roots) -> Result<Self, ResultError> {
         if bytes.len() > SEALED_RESULT_BYTES_MAX {
             return Err(ResultError::TooLong { bytes: bytes.len() });
         }
@@ -184,14 +218,14 @@ impl ResultStatement {
         if sealed.v != 1 {
             return Err(ResultError::Version { found: sealed.v });
         }
-        let (signer, root) = open_root(sealed.root)?;
+        let (signer, root) = roots.open(sealed.root)?;
         let (path, rest) = sealed.path.as_chunks::<DIGEST_BYTES>();
         let leaf = RESULTS.leaf(sealed.statement);
         let reached = RESULTS.climb(leaf, sealed.index, root.n, path);
         if !rest.is_empty() || reached != Some(root.root) {
             return Err(ResultError::Batch(BatchError::Other));
         }
-        Self::check(sealed.statement, signer)
+        Self::check(sealed.statement, *signer)
     }
 
     /// Signs a result by itself: a batch of one.
@@ -269,13 +303,17 @@ mod tests {
     fn every_changed_byte_is_noticed() {
         for index in 0..3 {
             let sealed = &batch(3)[index];
-            assert!(ResultStatement::open(sealed).is_ok());
+            // A root that was seen before vouches for what is under it and for nothing else.
+            let mut roots = Roots::default();
+            assert!(ResultStatement::open_with(sealed, &mut roots).is_ok());
             for position in 0..sealed.len() {
                 for flip in [0x01, 0x80, 0xff] {
                     let mut changed = sealed.clone();
                     changed[position] ^= flip;
-                    let opened = ResultStatement::open(&changed);
-                    assert!(opened.is_err(), "byte {position} ^ {flip:#x} of result {index}");
+                    for roots in [&mut Roots::default(), &mut roots] {
+                        let opened = ResultStatement::open_with(&changed, roots);
+                        assert!(opened.is_err(), "byte {position} ^ {flip:#x} of result {index}");
+                    }
                 }
             }
         }

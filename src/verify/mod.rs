@@ -123,6 +123,9 @@ fn refuse(path: &Path, reason: impl std::fmt::Display) -> anyhow::Error {
     Failure::new(Code::Verification, format!("{}: {reason}", path.display())).into()
 }
 
+/// Items that a thread takes at a time: neighbours share signatures.
+const SHARE: usize = 32;
+
 /// Does something with every item, on all cores, each thread with a state of its own. The
 /// first error in the order of the items wins.
 fn on_all_cores<T: Sync, S, R: Send>(
@@ -136,17 +139,23 @@ fn on_all_cores<T: Sync, S, R: Send>(
     let work = || {
         let mut state = state();
         loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(number) else { return };
-            let result = act(&mut state, item);
-            if result.is_err() {
-                next.store(items.len(), Ordering::Relaxed);
+            let first = next.fetch_add(SHARE, Ordering::Relaxed);
+            let Some(share) = items.get(first..items.len().min(first + SHARE)) else { return };
+            let mut results = Vec::with_capacity(share.len());
+            for (number, item) in (first..).zip(share) {
+                let result = act(&mut state, item);
+                let is_over = result.is_err();
+                results.push((number, result));
+                if is_over {
+                    next.store(items.len(), Ordering::Relaxed);
+                    break;
+                }
             }
-            done.lock().expect("no holder of this lock panics").push((number, result));
+            done.lock().expect("no holder of this lock panics").extend(results);
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..threads.min(items.len()) {
+        for _ in 1..threads.min(items.len().div_ceil(SHARE)) {
             scope.spawn(work);
         }
         work();

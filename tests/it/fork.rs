@@ -28,7 +28,7 @@ fn verify_heads(old: &Path, new: &Path) -> (Option<i32>, String) {
 /// Rewrites the log as its coordinator could, who has the key and the disk: keeps the first
 /// `keep` entries, changes what the very first one says, and signs the whole anew.
 fn rewrite(dir: &Path, keep: usize) {
-    let store = Store::open(dir, Options { quota_bytes: None }).expect("nobody else has it");
+    let store = Store::open(dir, Options::default()).expect("nobody else has it");
     let coordinator = identity::load(&dir.join(identity::FILE)).expect("a key");
     let owner = identity::load(&dir.join("owner.key")).expect("a key");
     let mut receipts = store.scan(Table::Receipts, &[], None, 1000).expect("readable");

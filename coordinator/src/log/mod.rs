@@ -161,7 +161,7 @@ mod tests {
     impl Project {
         fn new() -> Self {
             let folder = tempfile::tempdir().expect("a folder");
-            let store = Store::open(folder.path(), Options { quota_bytes: None }).expect("a store");
+            let store = Store::open(folder.path(), Options::default()).expect("a store");
             let [owner, key] = [1, 2]
                 .map(|seed| Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes are a seed"));
             let id = owner.public().to_peer_id();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cid::Cid;
 
 use super::{Basis, Entry, FileError, Part, Receipt, Votes};
+use crate::batch::Roots;
 use crate::codec::{self, DecodeError};
 use crate::content::Digest;
 use crate::envelope::{self, OpenError};
@@ -197,13 +198,14 @@ impl ReceiptError {
     }
 }
 
-/// Checks receipts, and remembers what many of them share: charters, jobs and heads are
-/// checked once.
+/// Checks receipts, and remembers what many of them share: charters, jobs, heads and the
+/// signatures of nodes over many results are checked once.
 #[derive(Clone, Debug, Default)]
 pub struct Checker {
     project: Option<ProjectId>,
     grounds: BTreeMap<Digest, Arc<Ground>>,
     heads: BTreeMap<Digest, Head>,
+    roots: Roots,
 }
 
 /// What all receipts of one job stand on: its charter and the job itself.
@@ -250,7 +252,7 @@ impl Checker {
         let unit =
             entry.unit(&ground.plan).ok_or(ReceiptError::ForeignUnit { index: entry.index })?;
         let (unit, _) = codec::block(&unit);
-        let (agreeing, dissenting) = judge(&entry, unit, &ground.spec)?;
+        let (agreeing, dissenting) = judge(&entry, unit, &ground.spec, &mut self.roots)?;
         let leaf = receipt.leaf;
         receipt
             .path
@@ -325,8 +327,13 @@ impl Checker {
 type Sides = (Vec<ResultStatement>, Vec<ResultStatement>);
 
 /// Opens the results of an entry and checks that they fulfil the job's rule.
-fn judge(entry: &Entry, unit: Cid, spec: &JobSpec) -> Result<Sides, ReceiptError> {
-    let results = open_results(entry, unit)?;
+fn judge(
+    entry: &Entry,
+    unit: Cid,
+    spec: &JobSpec,
+    roots: &mut Roots,
+) -> Result<Sides, ReceiptError> {
+    let results = open_results(entry, unit, roots)?;
     let successes = results.len();
     let (agreeing, dissenting): (Vec<_>, Vec<_>) =
         results.into_iter().partition(|result| result.output == Some(entry.output));
@@ -353,7 +360,11 @@ fn strongest(results: &[ResultStatement]) -> usize {
 }
 
 /// Opens every result, and refuses a node or replica that appears twice.
-fn open_results(entry: &Entry, unit: Cid) -> Result<Vec<ResultStatement>, ReceiptError> {
+fn open_results(
+    entry: &Entry,
+    unit: Cid,
+    roots: &mut Roots,
+) -> Result<Vec<ResultStatement>, ReceiptError> {
     if entry.results.len() > UNIT_REPLICAS_MAX as usize {
         return Err(ReceiptError::TooManyResults { found: entry.results.len() });
     }
@@ -361,7 +372,7 @@ fn open_results(entry: &Entry, unit: Cid) -> Result<Vec<ResultStatement>, Receip
     let mut replicas = BTreeSet::new();
     let mut results = Vec::new();
     for (index, bytes) in entry.results.iter().enumerate() {
-        let result = ResultStatement::open(bytes)
+        let result = ResultStatement::open_with(bytes, roots)
             .map_err(|source| ReceiptError::Result { index, source })?;
         if result.job != entry.job || result.unit != unit || !result.exit.is_success() {
             return Err(ReceiptError::ForeignResult { index });

@@ -81,6 +81,9 @@ pub(crate) enum Failure {
     /// The study could not be run.
     #[error("the study cannot be run")]
     Study(#[from] crate::study::RunnerError),
+    /// Its results could not be written.
+    #[error("the results cannot be written")]
+    Write(#[from] crate::study::WriteError),
 }
 
 impl Sim {

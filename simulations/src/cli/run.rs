@@ -1,5 +1,6 @@
 //! `run`: a scenario with its seeds, and its expectations beside what came out.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -31,7 +32,8 @@ pub(super) struct Run {
     /// Runs side by side; as many as there are cores unless it is said.
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
-    /// Keep results in this folder; a run that was interrupted goes on where it stopped.
+    /// Keep results in this folder, with tables, figures and a report; a study that was
+    /// interrupted goes on where it stopped.
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// Print one JSON object a run, and one a verdict.
@@ -55,12 +57,32 @@ impl Run {
         bar.finish_and_clear();
         let verdicts: Vec<Verdict> =
             document.expectations.iter().flat_map(|expected| expected.judge(&results)).collect();
+        if let Some(folder) = &self.out {
+            study::write_tables(folder, &document, &results, &verdicts)?;
+            study::write_report(folder, &document, &results, &verdicts, &self.command(seeds))?;
+            eprintln!("written to {}: report.html, runs.csv, runs.parquet", folder.display());
+        }
         if self.json {
             print_json(&results, &verdicts);
         } else {
             print_text(&document, &results, &verdicts);
         }
         Ok(exit(&results, &verdicts))
+    }
+}
+
+impl Run {
+    /// The command that does the same again.
+    fn command(&self, seeds: u64) -> String {
+        let first = self.seed.unwrap_or(self.first_seed);
+        let mut command = format!(
+            "dockercomp sim run {} --seeds {seeds} --first-seed {first}",
+            self.file.display()
+        );
+        for setting in &self.settings {
+            let _ = write!(command, " --set '{setting}'");
+        }
+        command
     }
 }
 
@@ -116,17 +138,7 @@ fn print_json(results: &[CellResult], verdicts: &[Verdict]) {
         }
     }
     for verdict in verdicts {
-        let line = json!({
-            "cell": verdict.cell,
-            "metric": verdict.metric,
-            "measured": verdict.measured.map(|measured| measured.mean),
-            "target": verdict.target,
-            "allowed": verdict.allowed,
-            "within": verdict.is_within(),
-            "source": verdict.source,
-            "verified": verdict.verified,
-        });
-        println!("{line}");
+        println!("{}", verdict.json());
     }
 }
 

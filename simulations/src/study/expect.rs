@@ -93,6 +93,23 @@ impl Verdict {
     }
 }
 
+impl Verdict {
+    /// For machines.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "cell": self.cell,
+            "metric": self.metric,
+            "measured": self.measured.map(|measured| measured.mean),
+            "target": self.target,
+            "allowed": self.allowed,
+            "within": self.is_within(),
+            "source": self.source,
+            "verified": self.verified,
+        })
+    }
+}
+
 impl Expectation {
     /// Checks what can be checked before anything runs.
     pub(crate) fn check(&self, axes: &[&str]) -> Result<(), FileError> {

@@ -10,17 +10,27 @@
 //! | `runner` | runs side by side, resumable, failures kept |
 //! | `statistics` | means and intervals |
 //! | `table` | what a terminal shows |
+//! | `output` | what a folder gets: CSV, Parquet, a summary |
+//! | `figure`, `plot`, `report` | what is drawn, how, and the page around it |
 
 pub(crate) mod expect;
+mod figure;
+mod output;
+mod plot;
+mod report;
 mod runner;
 mod statistics;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 pub use expect::{Expectation, Verdict};
+pub use output::{WriteError, write as write_tables};
+pub use report::write as write_report;
 pub use runner::{CellResult, End, Error as RunnerError, Plan, SeedRun, run};
 pub use statistics::{Estimate, estimate};
 pub use table::{cells as cell_table, verdicts as verdict_table};

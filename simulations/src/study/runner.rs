@@ -9,7 +9,7 @@
 //! The key of a line is a BLAKE3 hash over the kind and the resolved table of the cell, the
 //! seed, and the program itself: results of another build are not taken for this one's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -119,6 +119,16 @@ impl CellResult {
             End::Panicked { .. } => None,
         });
         ran.collect()
+    }
+
+    /// Every metric that a run has.
+    #[must_use]
+    pub fn metrics(&self) -> BTreeSet<String> {
+        let ran = self.runs.iter().filter_map(|run| match &run.end {
+            End::Ran(run) => Some(run.measures.keys().cloned()),
+            End::Panicked { .. } => None,
+        });
+        ran.flatten().collect()
     }
 
     /// Everything that went wrong, with its seed; a panic is a problem of its own.

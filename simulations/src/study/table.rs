@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::{CellResult, End, Estimate, Verdict, estimate};
+use super::{CellResult, Estimate, Verdict, estimate};
 use crate::file::sweep::shown;
 
 /// One line a cell: its labels, then each metric's mean and half the width of its interval.
 #[must_use]
 pub fn cells(results: &[CellResult], columns: &[String]) -> String {
-    let columns = if columns.is_empty() { metrics(results) } else { columns.to_vec() };
+    let all = || results.iter().flat_map(CellResult::metrics).collect::<BTreeSet<_>>();
+    let columns = if columns.is_empty() { all().into_iter().collect() } else { columns.to_vec() };
     let axes = results
         .first()
         .map(|result| result.cell.labels.iter().map(|(axis, _)| axis.clone()).collect::<Vec<_>>());
@@ -48,19 +49,6 @@ pub fn verdicts(verdicts: &[Verdict]) -> String {
         ]);
     }
     align(&rows)
-}
-
-/// Every metric that a run has.
-fn metrics(results: &[CellResult]) -> Vec<String> {
-    let runs = results.iter().flat_map(|result| &result.runs);
-    let names: BTreeSet<&String> = runs
-        .filter_map(|run| match &run.end {
-            End::Ran(run) => Some(run.measures.keys()),
-            End::Panicked { .. } => None,
-        })
-        .flatten()
-        .collect();
-    names.into_iter().cloned().collect()
 }
 
 fn mean(estimate: &Estimate) -> String {

@@ -4,8 +4,11 @@
 //! would. The tests demand that every one of them is found, and by the checker it concerns;
 //! `dockercomp-sim --defect NAME` shows it to anybody.
 
+use serde::{Deserialize, Serialize};
+
 /// One broken promise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Defect {
     /// The disk says that a batch is safe and loses it when the coordinator crashes.
     LyingDisk,

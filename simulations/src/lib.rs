@@ -20,6 +20,7 @@
 //! |---|---|
 //! | `file`, `study`, `cli` | scenario files; many runs and what they amount to; the commands |
 //! | `scenario`, `fuzz` | what is simulated; small worlds drawn from a seed |
+//! | `minimise` | the smallest world that still fails |
 //! | `direct`, `availability` | lighter engines: the core alone, churn alone |
 //! | `world`, `context`, `queue`, `moment` | the loop, what its parts share, time |
 //! | `host`, `session`, `desk`, `behaviour` | a node: shell, session, disk, adversaries |
@@ -57,6 +58,7 @@ mod host;
 mod jobs;
 mod journal;
 mod message;
+mod minimise;
 mod model;
 mod moment;
 mod names;

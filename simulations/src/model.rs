@@ -6,16 +6,15 @@ use crate::outcome::{Counters, Outcome};
 use crate::random::Spread;
 use crate::scenario::{Engine, Scenario};
 use crate::study::{Measure, Model, Problem, Run};
-use crate::world::run;
+use crate::world::{run, run_told};
 
 impl Model for Scenario {
     fn run(&self, seed: u64) -> Run {
-        let Outcome { trace_hash, counters, violations, .. } = run(self, seed);
-        let problems = violations.iter().map(|violation| Problem {
-            is_of_safety: violation.is_of_safety(),
-            text: violation.to_string(),
-        });
-        Run { trace_hash, measures: measures(&counters), problems: problems.collect() }
+        summed_up(&run(self, seed))
+    }
+
+    fn told(&self, seed: u64, tell: &mut dyn FnMut(&str)) -> Run {
+        summed_up(&run_told(self, seed, tell))
     }
 
     fn explain(&self) -> Vec<(String, String)> {
@@ -70,6 +69,18 @@ impl Model for Scenario {
         }
         lines.push(("patience".to_owned(), format!("{:?}", self.patience)));
         lines
+    }
+}
+
+fn summed_up(outcome: &Outcome) -> Run {
+    let problems = outcome.violations.iter().map(|violation| Problem {
+        is_of_safety: violation.is_of_safety(),
+        text: violation.to_string(),
+    });
+    Run {
+        trace_hash: outcome.trace_hash.clone(),
+        measures: measures(&outcome.counters),
+        problems: problems.collect(),
     }
 }
 

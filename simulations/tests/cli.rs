@@ -56,3 +56,47 @@ fn a_liveness_violation_exits_with_4() {
 fn wrong_usage_exits_with_2() {
     assert_eq!(sim(&["fuzz", "--seed", "1", "--seeds", "2"]).status.code(), Some(2));
 }
+
+/// The trace that a run prints is the trace that it has again; another is a difference.
+#[test]
+fn a_run_is_replayed_to_its_trace() {
+    let first = sim(&["replay", "--seed", "41", "--quiet"]);
+    assert_eq!(first.status.code(), Some(0), "{first:?}");
+    let text = out(&first);
+    let hash = text.trim().rsplit(' ').next().expect("a hash");
+    let again = sim(&["replay", "--seed", "41", "--quiet", "--expect", hash]);
+    assert_eq!(again.status.code(), Some(0), "{again:?}");
+    let other = sim(&["replay", "--seed", "42", "--quiet", "--expect", hash]);
+    assert_eq!(other.status.code(), Some(7), "{other:?}");
+    let twice = sim(&["check-determinism", "--seed", "41", "--seeds", "4"]);
+    assert_eq!(twice.status.code(), Some(0), "{twice:?}");
+    assert!(out(&twice).starts_with("4 seeds, the same twice"), "{twice:?}");
+}
+
+#[test]
+fn two_runs_part_at_a_line() {
+    let same = sim(&["bisect", "--seed", "7"]);
+    assert_eq!(same.status.code(), Some(0), "{same:?}");
+    let parted = sim(&["bisect", "--seed", "7", "--other-defect", "early-answers"]);
+    assert_eq!(parted.status.code(), Some(7), "{parted:?}");
+    let text = out(&parted);
+    assert!(text.contains("\n- ") && text.contains("\n+ "), "{text}");
+}
+
+#[test]
+fn a_scenario_that_cannot_be_simulated_exits_with_2() {
+    let output = sim(&["run", "no-such-file.toml"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(last_error_line(&output).contains("no-such-file.toml cannot be read"), "{output:?}");
+}
+
+/// One command, its expectations, and an exit code that says what became of them.
+#[test]
+fn expectations_are_printed_and_decide_the_exit_code() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/availability-boinc.toml");
+    let within = sim(&["run", file, "--set", "spells=200_000"]);
+    assert_eq!(within.status.code(), Some(0), "{within:?}");
+    assert!(out(&within).contains("3 of 3 within their tolerance"), "{within:?}");
+    let out_of_it = sim(&["run", file, "--set", "spells=200_000", "--set", "up.gamma.shape=0.4"]);
+    assert_eq!(out_of_it.status.code(), Some(6), "{out_of_it:?}");
+}

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use clap::Args;
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::Exit;
@@ -53,6 +54,9 @@ pub(super) struct Fuzz {
     json: bool,
 }
 
+/// Seeds that are run before their lines are printed.
+const SIDE_BY_SIDE: u64 = 64;
+
 /// How one seed ended.
 enum End {
     Ran(Box<Outcome>),
@@ -91,12 +95,19 @@ impl Fuzz {
         let (first, runs) = self.seed.map_or((self.first_seed, self.seeds), |seed| (seed, 1));
         let started = wall_clock();
         let mut total = Total::default();
-        for seed in (first..).take(usize::try_from(runs).unwrap_or(usize::MAX)) {
-            let end = one(&self, seed);
-            if !self.quiet {
-                print_line(&self, seed, &end);
+        let mut next = first;
+        while next < first.saturating_add(runs) {
+            // Side by side, and told in the order of their seeds.
+            let until = first.saturating_add(runs).min(next + SIDE_BY_SIDE);
+            let ends: Vec<(u64, End)> =
+                (next..until).into_par_iter().map(|seed| (seed, one(&self, seed))).collect();
+            for (seed, end) in &ends {
+                if !self.quiet {
+                    print_line(&self, *seed, end);
+                }
+                total.add(*seed, end);
             }
-            total.add(seed, &end);
+            next = until;
         }
         let wall = started.elapsed();
         if runs > 1 || self.quiet {

@@ -5,6 +5,7 @@
 
 mod explain;
 mod fuzz;
+mod replay;
 mod run;
 
 use std::path::{Path, PathBuf};
@@ -20,7 +21,8 @@ Exit codes:
   2  wrong usage, or a scenario that cannot be simulated
   3  safety was violated: something happened that must not
   4  liveness was violated: something that must happen did not
-  6  a figure is out of its stated tolerance";
+  6  a figure is out of its stated tolerance
+  7  two runs that were compared differ";
 
 /// Simulate volunteer networks: the real coordinator core and the real agent, in virtual time.
 #[derive(Debug, Args)]
@@ -40,6 +42,14 @@ enum Command {
     Explain(explain::Explain),
     /// Run small worlds drawn from seeds, with every fault there is, to find bugs.
     Fuzz(fuzz::Fuzz),
+    /// Run one world again and tell its story.
+    Replay(replay::Replay),
+    /// Run each world twice, alone and beside others, and compare the traces.
+    CheckDeterminism(replay::CheckDeterminism),
+    /// Show the first event at which two runs part.
+    Bisect(replay::Bisect),
+    /// Shrink a world that fails, and write the smallest one to a file.
+    Minimise(replay::Minimise),
 }
 
 /// How a command ended.
@@ -49,6 +59,8 @@ pub(crate) enum Exit {
     Held,
     /// An expectation is out of tolerance.
     Out,
+    /// Two runs that were compared differ.
+    Differs,
     /// Something that must happen did not.
     Liveness,
     /// Something happened that must not.
@@ -68,6 +80,7 @@ impl Exit {
             Self::Safety => 3,
             Self::Liveness => 4,
             Self::Out => 6,
+            Self::Differs => 7,
         }
     }
 }
@@ -96,6 +109,10 @@ impl Sim {
             Command::Validate(validate) => validate.run(),
             Command::Explain(explain) => explain.run(),
             Command::Fuzz(fuzz) => Ok(fuzz.run()),
+            Command::Replay(replay) => replay.run(),
+            Command::CheckDeterminism(check) => check.run(),
+            Command::Bisect(bisect) => bisect.run(),
+            Command::Minimise(minimise) => minimise.run(),
         };
         let exit = done.unwrap_or_else(|failure| {
             eprintln!("error: {}", chain(&failure));

@@ -14,13 +14,14 @@ use crate::random::Spread;
 use crate::scenario::{self, Crowd, Engine, JobPlan, Scenario};
 
 /// The median host of SETI@home in 2016, in MFLOPS: what a speed of 100 percent is.
-const REFERENCE_MFLOPS: f64 = 3360.0;
+pub(super) const REFERENCE_MFLOPS: f64 = 3360.0;
 
 /// Reads the table of `kind = "volunteers"`.
 pub(crate) fn volunteers(body: Table) -> Result<Scenario, FileError> {
     let written: Volunteers = read(body)?;
     let mut scenario = Scenario::calm(0, 1);
     scenario.engine = written.engine;
+    scenario.defect = written.defect;
     scenario.crowds = crowds(&written)?;
     if written.jobs.is_empty() {
         return Err(FileError::invalid("jobs", "there is none: write a [jobs.NAME]"));
@@ -267,6 +268,12 @@ fn coordinator(
     if let Some(leases) = written.leases_per_node_max {
         plan.core.leases_per_node_max = leases;
     }
+    if let Some(expiries) = written.expiries_per_step_max {
+        plan.core.expiries_per_step_max = expiries;
+    }
+    if let Some(nodes) = written.nodes_present_max {
+        plan.core.nodes_present_max = nodes;
+    }
     plan.churn = written.churn.as_ref().map(|churn| self::churn(PLACE, churn)).transpose()?;
     plan.compare_every = written.compare_every.unwrap_or(plan.compare_every);
     Ok(())
@@ -291,7 +298,7 @@ pub(crate) fn probability(place: &str, value: f64) -> Result<f64, FileError> {
 }
 
 fn scaled(spread: Spread, factor: f64) -> Spread {
-    let one = |value: u64| (value as f64 * factor) as u64;
+    let one = |value: u64| (value as f64 * factor).round() as u64;
     match spread {
         Spread::Fixed(value) => Spread::Fixed(one(value)),
         Spread::Uniform(low, high) => Spread::Uniform(one(low), one(high)),

@@ -27,6 +27,7 @@ mod section;
 pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,7 @@ use toml::{Table, Value};
 
 pub use error::FileError;
 pub use quantity::QuantityError;
+pub use write::write;
 
 use crate::study::{Expectation, Figure, Model};
 use sweep::{Axis, Cell};

@@ -7,6 +7,7 @@ use dockercomp_protocol::job::Policy;
 use serde::Deserialize;
 
 use super::quantity::{Time, Written};
+use crate::defect::Defect;
 use crate::scenario::{DepartedOutputs, Engine};
 
 /// What belongs to `kind = "volunteers"`.
@@ -23,6 +24,8 @@ pub(crate) struct Volunteers {
     pub(crate) coordinator: Option<Coordinator>,
     pub(crate) faults: Option<Faults>,
     pub(crate) patience: Option<Time>,
+    /// A deliberate defect, to see that it is found.
+    pub(crate) defect: Option<Defect>,
 }
 
 /// A group of hosts that are alike.
@@ -136,6 +139,8 @@ pub(crate) struct Coordinator {
     pub(crate) retry: Option<Time>,
     pub(crate) resume_grace: Option<Time>,
     pub(crate) leases_per_node_max: Option<u32>,
+    pub(crate) expiries_per_step_max: Option<usize>,
+    pub(crate) nodes_present_max: Option<usize>,
     pub(crate) churn: Option<Churn>,
     pub(crate) compare_every: Option<u32>,
 }

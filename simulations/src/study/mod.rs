@@ -42,6 +42,12 @@ pub trait Model: Send + Sync {
     /// Runs it. The same seed gives the same run, bit for bit, on any number of threads.
     fn run(&self, seed: u64) -> Run;
 
+    /// The same run, and tells its story: one line for each event and decision. A model that
+    /// has no story tells none.
+    fn told(&self, seed: u64, _tell: &mut dyn FnMut(&str)) -> Run {
+        self.run(seed)
+    }
+
     /// What it is, line by line: a name and a value, units written out.
     fn explain(&self) -> Vec<(String, String)>;
 }

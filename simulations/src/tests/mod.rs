@@ -3,6 +3,7 @@
 mod defects;
 mod engines;
 mod laws;
+mod shrinking;
 mod stories;
 
 use std::panic::catch_unwind;

@@ -61,6 +61,11 @@ lint: setup purity ## Check formatting, lints, documentation and purity
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
 
+.PHONY: swarms
+swarms: setup ## Compare crowds of real libp2p swarms with the models (minutes)
+	$(CARGO) test --locked --package dockercomp-network --test it -- \
+	    --ignored --nocapture --test-threads 1 swarms::
+
 .PHONY: purity
 purity: ## Check that the pure crates depend on nothing that does I/O
 	@scripts/purity.sh

@@ -51,7 +51,8 @@ const PROVIDERS_PER_KEY_MAX: usize = 64;
 /// Peers whose addresses are remembered.
 const STORED_PEERS_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
 
-type SubscriptionFilter =
+/// Which topics others may subscribe to at us.
+pub type SubscriptionFilter =
     gossipsub::MaxCountSubscriptionFilter<gossipsub::WhitelistSubscriptionFilter>;
 /// Gossip restricted to a list of topics.
 pub(crate) type Gossip = gossipsub::Behaviour<gossipsub::IdentityTransform, SubscriptionFilter>;
@@ -133,7 +134,9 @@ fn identify(options: &Options) -> identify::Behaviour {
     )
 }
 
-fn kademlia(options: &Options) -> kad::Behaviour<kad::store::MemoryStore> {
+/// Kademlia as we speak it, in the mode of the options' role.
+#[must_use]
+pub fn kademlia(options: &Options) -> kad::Behaviour<kad::store::MemoryStore> {
     let me = options.keypair.public().to_peer_id();
     let mut config = kad::Config::new(KAD_PROTOCOL);
     config
@@ -166,15 +169,25 @@ fn kademlia(options: &Options) -> kad::Behaviour<kad::store::MemoryStore> {
 }
 
 /// Gossip over the given topics only, or nothing if there are none.
+fn gossip(keypair: &Keypair, topics: &[String]) -> Option<Gossip> {
+    if topics.is_empty() {
+        return None;
+    }
+    let (config, filter) = gossip_settings(topics);
+    let authenticity = gossipsub::MessageAuthenticity::Signed(keypair.clone());
+    let behaviour = Gossip::new_with_subscription_filter(authenticity, config, filter)
+        .expect("signed messages satisfy strict validation");
+    Some(behaviour)
+}
+
+/// Gossip's settings.
 ///
 /// Messages are identified by sender and sequence number, which libp2p does by default: a notice
 /// that is repeated on purpose is a new message, and one that found every queue full can be sent
 /// again. There is no peer score: all nodes of a test bed share an address, and rejected messages
 /// are counted by the event loop instead.
-fn gossip(keypair: &Keypair, topics: &[String]) -> Option<Gossip> {
-    if topics.is_empty() {
-        return None;
-    }
+#[must_use]
+pub fn gossip_settings(topics: &[String]) -> (gossipsub::Config, SubscriptionFilter) {
     let config = gossipsub::ConfigBuilder::default()
         .protocol_id_prefix("/dockercomp/meshsub")
         .validation_mode(gossipsub::ValidationMode::Strict)
@@ -194,8 +207,5 @@ fn gossip(keypair: &Keypair, topics: &[String]) -> Option<Gossip> {
         max_subscriptions_per_request: 2 * whitelist.len(),
         filter: gossipsub::WhitelistSubscriptionFilter(whitelist),
     };
-    let authenticity = gossipsub::MessageAuthenticity::Signed(keypair.clone());
-    let behaviour = Gossip::new_with_subscription_filter(authenticity, config, filter)
-        .expect("signed messages satisfy strict validation");
-    Some(behaviour)
+    (config, filter)
 }

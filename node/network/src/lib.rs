@@ -47,6 +47,11 @@ mod options;
 pub mod rpc;
 mod streams;
 
+/// The protocols as we configure them, for whoever runs them over transports of their own.
+pub mod protocols {
+    pub use crate::behaviour::{SubscriptionFilter, gossip_settings, kademlia};
+}
+
 pub use libp2p::{Multiaddr, PeerId, StreamProtocol, identity::Keypair};
 
 pub use self::{

@@ -9,3 +9,4 @@ mod redial;
 mod rpc;
 mod streams;
 mod support;
+mod swarms;

@@ -154,8 +154,8 @@ impl Decider {
         while let Some(action) = self.core.poll_action() {
             match action {
                 Action::Persist(record) => step.records.push(codec::encode(&record)),
-                Action::Accept { job, index, output, at, results } => {
-                    let entry = receipts::entry(job, index, output, at, results);
+                Action::Accept { job, index, output, at, basis, results } => {
+                    let entry = receipts::entry(job, index, output, at, basis, results);
                     step.rows.push(self.log.append(&entry));
                 }
                 Action::Lease(granted) => answer = Some(Answer::Leases(granted)),
@@ -165,6 +165,10 @@ impl Decider {
                 }
                 Action::FetchOutput { job, index, output, holders } => {
                     step.effects.push(Effect::FetchOutput { job, index, output, holders });
+                }
+                // Only asked for by jobs whose comparison is not equality.
+                Action::Compare { job, index, .. } => {
+                    tracing::warn!(%job, index, "outputs cannot be compared");
                 }
                 Action::AnnounceWork => step.effects.push(Effect::AnnounceWork),
                 Action::JobEnded { job, state } => {

@@ -97,7 +97,7 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use dockercomp_protocol::content::block_cid;
-    use dockercomp_protocol::wire::work::Capacity;
+    use dockercomp_protocol::wire::work::{Capacity, Platform};
     use libp2p_identity::Keypair;
 
     use super::*;
@@ -117,6 +117,8 @@ mod tests {
             executors: vec![],
             offer: Capacity::default(),
             addresses: addresses.iter().map(|&address| address.to_owned()).collect(),
+            operator: None,
+            platform: Platform::default(),
         };
         directory.registered(node(2), &register(&["/memory/2"]));
         directory.registered(node(3), &register(&["/memory/3"]));

@@ -43,6 +43,7 @@ pub(crate) fn entry(
     index: u64,
     output: Cid,
     accepted_at: Timestamp,
+    basis: Basis,
     results: Vec<Vec<u8>>,
 ) -> Entry {
     Entry {
@@ -52,7 +53,7 @@ pub(crate) fn entry(
         inputs: Vec::new(),
         output,
         accepted_at,
-        basis: Basis::Quorum,
+        basis,
         results: results.into_iter().map(ByteBuf::from).collect(),
     }
 }

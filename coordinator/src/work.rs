@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dockercomp_coordinator_core::{Event, Granted};
+use dockercomp_coordinator_core::{Event, Granted, Profile};
 use dockercomp_network::framed::{read_frame, write_frame};
 use dockercomp_network::{AcceptError, Handle as Network, Stream, StreamProtocol};
 use dockercomp_peer::reply::chain;
@@ -101,8 +101,9 @@ impl Server {
                 Ok(Request::Report { root, results }) => {
                     (self.on_report(node, root, results).await, Vec::new())
                 }
-                Ok(Request::Heartbeat { running, kept }) => {
-                    (self.on_heartbeat(node, running, kept).await, Vec::new())
+                Ok(Request::Heartbeat { running, kept, checkpointed }) => {
+                    let heartbeat = Event::Heartbeat { node, running, kept, checkpointed };
+                    (self.on_heartbeat(heartbeat).await, Vec::new())
                 }
             };
             let malformed = response == Response::Refused(Refusal::Malformed);
@@ -121,8 +122,9 @@ impl Server {
     async fn on_register(&self, node: NodeId, register: Register) -> Response {
         self.directory.registered(node, &register);
         tracing::info!(%node, agent = register.agent, "node registered");
-        let Register { executors, offer, .. } = register;
-        match self.decider.tell(Event::NodeRegistered { node, executors, offer }).await {
+        let Register { executors, offer, operator, platform, .. } = register;
+        let profile = Profile { executors, offer, operator, platform, range: None };
+        match self.decider.tell(Event::NodeRegistered { node, profile }).await {
             Ok(_) => Response::Welcome {
                 charter: self.seal.charter.clone(),
                 heartbeat_ms: millis(HEARTBEAT),
@@ -266,13 +268,8 @@ impl Server {
         self.decider.begin(event, rows).await.map(Ok)
     }
 
-    async fn on_heartbeat(
-        &self,
-        node: NodeId,
-        running: Vec<dockercomp_protocol::ReplicaId>,
-        kept: Vec<dockercomp_protocol::ReplicaId>,
-    ) -> Response {
-        match self.decider.tell(Event::Heartbeat { node, running, kept }).await {
+    async fn on_heartbeat(&self, heartbeat: Event) -> Response {
+        match self.decider.tell(heartbeat).await {
             Ok(Answer::Heartbeat { abandon, forget }) => Response::Heartbeat { abandon, forget },
             _ => busy(),
         }

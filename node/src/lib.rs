@@ -21,6 +21,7 @@ mod fault;
 mod heads;
 mod jobs;
 mod office;
+mod platform;
 mod replica;
 mod session;
 mod worker;
@@ -158,6 +159,8 @@ impl Service {
             executors: vec![executor.kind()],
             offer: options.offer,
             addresses: Vec::new(),
+            operator: None,
+            platform: platform::platform(),
         };
         let (welcomes, welcomed) = mpsc::channel(4);
         let (session, asking) = Session::new(peer.network().clone(), project, register, welcomes);

@@ -199,7 +199,11 @@ impl Office {
 
     /// Tells the coordinator what is here, and learns what is not needed.
     pub(crate) async fn heartbeat(&self, running: Vec<ReplicaId>, kept: Vec<ReplicaId>) {
-        let event = match self.session.ask(Request::Heartbeat { running, kept }).await {
+        let event = match self
+            .session
+            .ask(Request::Heartbeat { running, kept, checkpointed: Vec::new() })
+            .await
+        {
             Ok(Response::Heartbeat { abandon, forget }) => {
                 Event::HeartbeatAnswered { abandon, forget }
             }

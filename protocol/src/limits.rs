@@ -49,6 +49,12 @@ pub const JOB_UNITS_MAX: u64 = 100_000_000;
 /// Replicas of one work unit in all (BOINC: `MAX_WU_RESULTS`).
 pub const UNIT_REPLICAS_MAX: u32 = 100;
 
+/// Results that policy `audited` holds in one lot: one step of the coordinator accepts them
+/// all.
+pub const LOT_RESULTS_MAX: u32 = 4096;
+/// Longest name of an operator, an operating system or a CPU vendor, in bytes.
+pub const LABEL_BYTES_MAX: usize = 64;
+
 /// Longest message between a node and a coordinator, in bytes.
 pub const WORK_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Leases asked for or given in one message.

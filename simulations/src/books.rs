@@ -127,7 +127,8 @@ impl Books {
         let mut n_accepted = 0;
         for record in records {
             match record {
-                Record::Leased { replica, job, index, node, .. } => {
+                Record::Leased { replica, job, index, node, .. }
+                | Record::SpotCheck { replica, job, index, node, .. } => {
                     self.leased(*replica, names::host(node), jobs.unit(job, *index));
                 }
                 Record::Reported { replica, .. } => {
@@ -156,7 +157,12 @@ impl Books {
                 }
                 Record::JobAdded { .. }
                 | Record::Ended { .. }
+                | Record::Extended { .. }
                 | Record::Inconclusive { .. }
+                | Record::LotClosed { .. }
+                | Record::NodeKnown { .. }
+                | Record::OutputLost { .. }
+                | Record::Sampled { .. }
                 | Record::Failed { .. } => {}
             }
         }

@@ -18,14 +18,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dockercomp_coordinator_core::{Action, Core, Event as Fact, Granted, JobState};
+use dockercomp_coordinator_core::{Action, Core, Event as Fact, Granted, JobState, Profile};
 use dockercomp_protocol::execution::{ExecutorKind, Usage};
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::wire::work::{Capacity, WorkRequest};
 use dockercomp_protocol::{Cid, NodeId, ReplicaId};
 
 use crate::behaviour::{Behaviour, Product, Sight, honest_output};
-use crate::jobs::{CORE_MEMORY_BYTES, Jobs, UnitId};
+use crate::jobs::{CORE_MEMORY_BYTES, Jobs, UnitId, chance_of};
 use crate::moment::Moment;
 use crate::names;
 use crate::outcome::{Counters, Outcome};
@@ -177,7 +177,8 @@ impl<'a> World<'a> {
                 let submitted = self.jobs.job(job);
                 let spec = Box::new(submitted.spec.clone());
                 let (cid, units) = (submitted.cid, submitted.plan.units);
-                self.tell(Fact::JobAdded { job: cid, spec, units });
+                let seed = chance_of(self.seed, job);
+                self.tell(Fact::JobAdded { job: cid, spec, units, seed });
             }
             Event::Joins { host } => self.on_joins(host),
             Event::Asks { host } => self.on_asks(host),
@@ -195,7 +196,8 @@ impl<'a> World<'a> {
     fn on_joins(&mut self, number: u32) {
         let host = &self.hosts[number as usize];
         let (node, executors, cores) = (host.name, host.executors.clone(), host.cores);
-        self.tell(Fact::NodeRegistered { node, executors, offer: capacity(cores) });
+        let profile = Profile::plain(executors, capacity(cores));
+        self.tell(Fact::NodeRegistered { node, profile });
         for _ in 0..cores {
             self.on_asks(number);
         }
@@ -290,7 +292,7 @@ impl World<'_> {
             while let Some(action) = self.core.poll_action() {
                 match action {
                     Action::Lease(granted) => leases.extend(granted),
-                    Action::Accept { job, index, output, at: _, results: _ } => {
+                    Action::Accept { job, index, output, at: _, basis: _, results: _ } => {
                         self.accepted(self.jobs.unit(&job, index), output);
                     }
                     // Every output is at hand.
@@ -300,7 +302,10 @@ impl World<'_> {
                     Action::JobEnded { job: _, state: _ } => self.running -= 1,
                     Action::Persist(_) => self.counters.records += 1,
                     // Whoever got nothing asks again soon.
-                    Action::AnnounceWork | Action::Verdict(_) | Action::HeartbeatAnswer { .. } => {}
+                    Action::AnnounceWork
+                    | Action::Compare { .. }
+                    | Action::Verdict(_)
+                    | Action::HeartbeatAnswer { .. } => {}
                 }
             }
         }

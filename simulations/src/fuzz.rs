@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dockercomp_coordinator_core::Config as CoreConfig;
 use dockercomp_protocol::execution::ExecutorKind;
-use dockercomp_protocol::job::{Policy, Validation};
+use dockercomp_protocol::job::{Comparison, Homogeneity, Policy, Validation};
 
 use crate::behaviour::{Answer, Behaviour, Deceit, Wakes};
 use crate::random::{Entity, Purpose, Random, Spread};
@@ -137,6 +137,8 @@ impl Draw {
                 max_total_results: target_nresults + self.0.small(0, 8),
                 max_success_results: min_quorum + self.0.small(0, 5),
                 delay_bound_ms: self.0.between(30, 600) * 1000,
+                comparison: Comparison::Identical,
+                homogeneous: Homogeneity::default(),
             },
             executors: self.executors(),
             fetch: self.seconds(1, 20),
@@ -173,6 +175,7 @@ impl Draw {
                 nodes_present_max: 100,
                 expiries_per_step_max: self.0.between(1, 16) as usize,
                 resume_grace: Duration::from_secs(self.0.between(0, 120)),
+                ..CoreConfig::default()
             },
             sync: Spread::times(Duration::from_millis(1), Duration::from_millis(200)),
             heartbeat: Duration::from_secs(self.0.between(5, 30)),

@@ -141,6 +141,14 @@ fn specification(number: u32, plan: &JobPlan) -> JobSpec {
     }
 }
 
+/// What the chance in a job is drawn from; in production it is random.
+pub(crate) fn chance_of(run: u64, job: u32) -> [u8; 32] {
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&run.to_le_bytes());
+    seed[8..12].copy_from_slice(&job.to_le_bytes());
+    seed
+}
+
 /// The statement of a host about a replica.
 pub(crate) fn statement(
     jobs: &Jobs,

@@ -237,6 +237,8 @@ impl JobPlan {
                 max_total_results: 20,
                 max_success_results: 10,
                 delay_bound_ms: 3_600_000,
+                comparison: dockercomp_protocol::job::Comparison::Identical,
+                homogeneous: dockercomp_protocol::job::Homogeneity::default(),
             },
             executors: vec![ExecutorKind::Docker, ExecutorKind::Wasm],
             fetch: Spread::times(Duration::from_millis(100), seconds(2)),

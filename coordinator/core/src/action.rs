@@ -1,5 +1,6 @@
 //! What the core asks of the shell: effects, in the order given.
 
+use dockercomp_protocol::receipt::Basis;
 use dockercomp_protocol::wire::work::Verdict;
 use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp};
 
@@ -37,8 +38,22 @@ pub enum Action {
         output: Cid,
         /// When it was accepted.
         at: Timestamp,
+        /// By which rule.
+        basis: Basis,
         /// Every sealed success of the unit, agreeing or not, in the order of their leases.
         results: Vec<Vec<u8>>,
+    },
+    /// Compare these outputs of an undecided unit by the job's
+    /// [`Comparison`](dockercomp_protocol::job::Comparison), then say
+    /// [`Event::Compared`](crate::Event::Compared). Asked again, with more of them, when
+    /// another result comes in, and after a restart.
+    Compare {
+        /// The job.
+        job: Cid,
+        /// The work unit's number.
+        index: u64,
+        /// The outputs, in the order of their leases: who has which.
+        outputs: Vec<(ReplicaId, NodeId, Cid)>,
     },
     /// Bring a canonical output to the coordinator, then say
     /// [`Event::OutputStored`](crate::Event::OutputStored). Asked again, with more holders,

@@ -46,7 +46,13 @@ impl State {
             let caught = Disagreement { at, job, index, node, replica: id, said, canonical };
             push_bounded(&mut self.disagreements, caught, self.config.disagreements_max);
         }
+        let was_in_progress = replica.state.is_in_progress();
         replica.state = state;
+        let replica = replica.clone();
+        if was_in_progress {
+            self.note_lease_over(key, replica.node);
+        }
+        self.note_ending(at, key, &replica);
     }
 
     /// Gives every replica of a unit the state that `change` names, if it names one.
@@ -82,20 +88,21 @@ impl State {
 
     /// After a unit changed: queues it, forgets it, ends its job, whichever is due.
     pub(crate) fn settle(&mut self, at: Timestamp, key: UnitKey) -> Effects {
-        let is_there_new_work = self.tidy(key);
+        let is_there_new_work = self.tidy(at, key);
         Effects { is_there_new_work, ended: self.complete_if_finished(at, key.job) }
     }
 
     /// Puts a unit into the lane it belongs to, or forgets it when it is over. Says whether
     /// it came to wait for nodes that nobody expects to be needed.
-    pub(crate) fn tidy(&mut self, key: UnitKey) -> bool {
+    pub(crate) fn tidy(&mut self, at: Timestamp, key: UnitKey) -> bool {
+        self.refile(at, key);
         let job = self.jobs.get_mut(&key.job).expect(KNOWN);
         let Some(unit) = job.units.get(&key.index) else { return false };
         if unit.is_over() {
             self.forget(key);
             return false;
         }
-        let at_first = job.terms.validation.target_nresults;
+        let at_first = job.target_at_first();
         let lane = if job.wanted(unit) == 0 {
             None
         } else if unit.is_retry(at_first) {
@@ -111,13 +118,14 @@ impl State {
         if let Some(place) = held {
             job.lanes.remove(place);
         }
-        let place = lane.map(|lane| job.lanes.push(lane, key.index));
+        let place = lane.map(|lane| job.lanes.push(lane, key.index, at));
         self.unit_mut(key).place = place;
         self.note_work(key.job);
         lane == Some(Lane::Retry)
     }
 
     pub(crate) fn forget(&mut self, key: UnitKey) {
+        self.unfile(key);
         let job = self.jobs.get_mut(&key.job).expect(KNOWN);
         let Some(unit) = job.units.remove(&key.index) else { return };
         if let Some(place) = unit.place {

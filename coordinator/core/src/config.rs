@@ -25,6 +25,12 @@ pub struct Config {
     /// Leases that one [`DeadlineReached`](crate::Event::DeadlineReached) ends at most, so
     /// that one step never writes an unbounded batch.
     pub expiries_per_step_max: usize,
+    /// Results that policy `audited` holds at most, in all jobs; beyond it lots are closed
+    /// early, at the price of more audits.
+    pub held_max: usize,
+    /// Undecided units up to which a job of policy `credibility` begins new ones before it
+    /// tries others again, since every spot-check makes what waits more credible.
+    pub undecided_max: usize,
     /// No lease runs out for this long after a restart: nodes could not report while the
     /// coordinator was away, and their finished work is on its way.
     pub resume_grace: Duration,
@@ -38,6 +44,8 @@ impl Default for Config {
             failures_per_job_max: 100,
             nodes_present_max: 100_000,
             expiries_per_step_max: 1024,
+            held_max: 200_000,
+            undecided_max: 10_000,
             resume_grace: Duration::from_secs(120),
         }
     }

@@ -7,8 +7,7 @@
 //!
 //! # What is not here
 //!
-//! Trust. Every node may vote on every unit once. A reputation policy would say here who
-//! may get what (and in [`crate::validate`] what a vote weighs).
+//! What a result weighs: [`crate::judge`]'s.
 //!
 //! # Cost
 //!
@@ -20,15 +19,20 @@
 
 use std::collections::BTreeMap;
 
+use dockercomp_protocol::execution::ExecutorKind;
+use dockercomp_protocol::job::Policy;
 use dockercomp_protocol::limits::LEASES_MAX;
 use dockercomp_protocol::wire::work::{Capacity, WorkRequest};
 use dockercomp_protocol::{NodeId, ReplicaId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, Granted};
+use crate::chance::{Purpose, draw, falls_into};
+use crate::checks::KNOWN_MAX;
+use crate::identity::Identity;
 use crate::job::{Job, JobNumber};
 use crate::record::Record;
-use crate::unit::UnitKey;
+use crate::unit::{Unit, UnitKey};
 use crate::{Core, state::State};
 
 /// Why a unit waits for nodes.
@@ -51,6 +55,8 @@ impl Lane {
 pub(crate) struct Place {
     pub(crate) lane: Lane,
     pub(crate) ticket: u64,
+    /// Since when.
+    pub(crate) since: Timestamp,
 }
 
 /// The units of one job that lack replicas, by ticket.
@@ -90,11 +96,11 @@ impl Lanes {
     }
 
     /// Queues a unit behind all others.
-    pub(crate) fn push(&mut self, lane: Lane, index: u64) -> Place {
+    pub(crate) fn push(&mut self, lane: Lane, index: u64, since: Timestamp) -> Place {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.lane_mut(lane).insert(ticket, index);
-        Place { lane, ticket }
+        Place { lane, ticket, since }
     }
 
     /// Queues a unit at the place that it says it has; false if that place cannot be its own.
@@ -132,6 +138,8 @@ const SOURCES: [Source; 3] = [Source::Lane(Lane::Retry), Source::Lane(Lane::Fres
 /// What a node can still take.
 struct Room {
     free: Capacity,
+    /// Executors that are ready.
+    executors: Vec<ExecutorKind>,
     /// What it offers in all, if it said so: it may ask for work ahead of need, but what does
     /// not fit by itself would wait there for ever.
     offer: Option<Capacity>,
@@ -150,14 +158,22 @@ impl Core {
         self.presence.seen(now, node);
         let held = self.state.nodes.get(&node).map_or(0, |tally| tally.in_progress);
         let held = u32::try_from(held).unwrap_or(u32::MAX);
+        let quota = self.state.trust.get(&node).map_or(u32::MAX, |trust| trust.quota.left(now));
         let leases = request
             .leases_max
+            .min(quota)
             .min(u32::try_from(LEASES_MAX).unwrap_or(u32::MAX))
             .min(self.state.config.leases_per_node_max.saturating_sub(held));
-        let offer = self.presence.visits.get(&node).map(|visit| visit.offer);
-        let mut room = Room { free: request.free, offer, leases, crowded: false };
+        let offer = self.presence.visits.get(&node).map(|visit| visit.profile.offer);
+        let mut room = Room {
+            free: request.free,
+            executors: request.executors.clone(),
+            offer,
+            leases,
+            crowded: false,
+        };
         let mut granted = Vec::new();
-        let jobs = self.state.candidates(request);
+        let jobs = self.state.candidates(node, request);
         for source in SOURCES {
             for &job in &jobs {
                 self.lease_from(now, node, source, job, &mut room, &mut granted);
@@ -179,7 +195,8 @@ impl Core {
         granted: &mut Vec<Granted>,
     ) {
         while room.leases > 0 {
-            let Some(index) = self.next_unit(source, number, node) else { return };
+            let executors = &room.executors;
+            let Some(index) = self.next_unit(now, source, number, node, executors) else { return };
             let job = self.state.job(number);
             let need = job.terms.need;
             if room.offer.is_some_and(|offer| !offer.holds(&need)) {
@@ -189,9 +206,35 @@ impl Core {
                 room.crowded = true;
                 return;
             }
+            let Some(executor) = job.executor_of(&room.executors) else { return };
             let (id, deadline) = (job.id, now + job.terms.validation.delay_bound());
             let replica = ReplicaId(self.state.next_replica);
-            self.persist(Record::Leased { at: now, replica, job: id, index, node, deadline });
+            let check = self.state.due_check(number, node);
+            let index = check.unwrap_or(index);
+            self.identify(now, node);
+            if check.is_some() {
+                self.persist(Record::SpotCheck {
+                    at: now,
+                    replica,
+                    job: id,
+                    index,
+                    node,
+                    executor,
+                    deadline,
+                });
+            } else {
+                let trusted = self.state.trust_alone(number, index, node, executor);
+                self.persist(Record::Leased {
+                    at: now,
+                    replica,
+                    job: id,
+                    index,
+                    node,
+                    executor,
+                    trusted,
+                    deadline,
+                });
+            }
             granted.push(Granted { replica, job: id, index, deadline });
             room.free = room.free.minus(&need);
             room.leases -= 1;
@@ -199,43 +242,198 @@ impl Core {
     }
 
     /// The first unit of a source that the node may have.
-    fn next_unit(&mut self, source: Source, number: JobNumber, node: NodeId) -> Option<u64> {
+    fn next_unit(
+        &mut self,
+        now: Timestamp,
+        source: Source,
+        number: JobNumber,
+        node: NodeId,
+        executors: &[ExecutorKind],
+    ) -> Option<u64> {
         let job = self.state.job(number);
-        match source {
+        match job.in_its_order(source, self.state.config.undecided_max) {
             Source::New => (job.next_unexpanded < job.n_units).then_some(job.next_unexpanded),
-            Source::Lane(lane) => next_queued(job, lane, &mut self.cursors, number, node),
+            Source::Lane(lane) => {
+                let place = self.place_of(now, number, node, executors);
+                next_queued(&self.state, &place, lane, &mut self.cursors)
+            }
         }
     }
 }
 
-fn next_queued(
-    job: &Job,
-    lane: Lane,
-    cursors: &mut Cursors,
-    number: JobNumber,
+/// Units that a request looks at and passes over for now; the next request looks again.
+const NOT_NOW_MAX: usize = 64;
+
+/// Nodes among whom a random choice of auditors is worth its delay.
+const CROWD: usize = 8;
+
+/// Who asks, for which job, and what else is known.
+struct Asking {
+    now: Timestamp,
+    job: JobNumber,
     node: NodeId,
-) -> Option<u64> {
+    /// Nodes that are there.
+    n_present: usize,
+    operator: Option<u32>,
+    executor: Option<ExecutorKind>,
+    identity: Identity,
+}
+
+/// Whether a node may have a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fit {
+    Yes,
+    NotNow,
+    Never,
+}
+
+fn next_queued(state: &State, who: &Asking, lane: Lane, cursors: &mut Cursors) -> Option<u64> {
+    let job = state.job(who.job);
     let queue = job.lanes.lane(lane);
-    let (&last, _) = queue.last_key_value()?;
-    let key = (number, node, lane);
+    let key = (who.job, who.node, lane);
     let start = cursors.0.get(&key).copied().unwrap_or(0);
-    let knows = |index: &u64| job.units.get(index).is_some_and(|unit| unit.knows(node));
-    let found = queue.range(start..).find(|&(_, index)| !knows(index));
-    let reached = found.map_or(last + 1, |(&ticket, _)| ticket);
+    let (mut reached, mut n_passed) = (start, 0);
+    let mut found = None;
+    for (&ticket, &index) in queue.range(start..) {
+        match state.fit(who, index) {
+            Fit::Yes => {
+                found = Some(index);
+                break;
+            }
+            Fit::Never if n_passed == 0 => reached = ticket + 1,
+            Fit::Never => {}
+            Fit::NotNow => n_passed += 1,
+        }
+        if n_passed > NOT_NOW_MAX {
+            break;
+        }
+    }
     if reached > start {
         cursors.0.insert(key, reached);
     }
-    found.map(|(_, &index)| index)
+    found
+}
+
+impl Core {
+    fn place_of(
+        &self,
+        now: Timestamp,
+        job: JobNumber,
+        node: NodeId,
+        executors: &[ExecutorKind],
+    ) -> Asking {
+        let n_present = self.presence.visits.len();
+        let identity = match self.presence.visits.get(&node) {
+            Some(visit) => Identity::from(&visit.profile),
+            None => self.state.identities.get(node).cloned().unwrap_or_default(),
+        };
+        let operator = identity.operator.as_deref();
+        let operator = operator.and_then(|name| self.state.identities.number(name));
+        let executor = self.state.job(job).executor_of(executors);
+        Asking { now, job, node, n_present, operator, executor, identity }
+    }
+
+    /// Journals what ties a node to others, before it gets a lease, if it is not known.
+    fn identify(&mut self, now: Timestamp, node: NodeId) {
+        let Some(visit) = self.presence.visits.get(&node) else { return };
+        let identity = Identity::from(&visit.profile);
+        let known = self.state.identities.get(node);
+        let is_news = known.map_or(identity != Identity::default(), |known| *known != identity);
+        if is_news {
+            self.persist(Record::NodeKnown { at: now, node, identity });
+        }
+    }
+}
+
+impl Job {
+    /// Which source of this job is tried in the place of one: a job that weighs nodes by
+    /// spot-checks begins new units first, once it has results to check with.
+    fn in_its_order(&self, source: Source, undecided_max: usize) -> Source {
+        let is_new_first = self.credibility().is_some()
+            && self.n_done >= (KNOWN_MAX / 2) as u64
+            && self.units.len() < undecided_max;
+        match source {
+            _ if !is_new_first => source,
+            Source::Lane(Lane::Retry) => Source::New,
+            Source::Lane(Lane::Fresh) => Source::Lane(Lane::Retry),
+            Source::New => Source::Lane(Lane::Fresh),
+        }
+    }
+}
+
+/// Whether a unit has waited so long that a second choice is good enough. Where few nodes are
+/// there, there is no choice.
+fn has_waited(who: &Asking, job: &Job, unit: &Unit) -> bool {
+    let Some(place) = unit.place else { return true };
+    who.n_present <= CROWD || who.now.since(place.since) >= job.terms.validation.delay_bound() / 8
+}
+
+impl State {
+    fn fit(&self, who: &Asking, index: u64) -> Fit {
+        let job = self.job(who.job);
+        let Some(unit) = job.units.get(&index) else { return Fit::Never };
+        if unit.knows(who.node, who.operator) {
+            return Fit::Never;
+        }
+        let Some(executor) = who.executor else { return Fit::Never };
+        if !self.is_of_class(job, unit, &who.identity.platform, executor) {
+            return Fit::NotNow;
+        }
+        if self.is_near(unit, who.identity.range) && !has_waited(who, job, unit) {
+            return Fit::NotNow;
+        }
+        if job.audited().is_some() && !self.may_audit(who, job, index, unit) {
+            return Fit::NotNow;
+        }
+        Fit::Yes
+    }
+
+    /// Whether chance makes a node the auditor of a result that waits for one. Else a group of
+    /// colluders could ask for work whenever one of them has reported. The circle widens while
+    /// the unit waits.
+    fn may_audit(&self, who: &Asking, job: &Job, index: u64, unit: &Unit) -> bool {
+        let Some(place) = unit.place else { return true };
+        if who.n_present <= CROWD || unit.filed.is_none() {
+            return true;
+        }
+        let step = (job.terms.validation.delay_bound_ms / 32).max(1);
+        let widened =
+            u32::try_from(who.now.since(place.since).as_millis() as u64 / step).unwrap_or(64);
+        let circle = (CROWD as u64).checked_shl(widened).unwrap_or(u64::MAX);
+        let drawn = draw(&job.seed, Purpose::Auditor, index, &who.node.to_bytes());
+        falls_into(drawn, circle, who.n_present as u64)
+    }
+
+    /// Whether a node is trusted to decide a unit alone, and on which record (BOINC's rule).
+    fn trust_alone(
+        &self,
+        number: JobNumber,
+        index: u64,
+        node: NodeId,
+        executor: ExecutorKind,
+    ) -> Option<u32> {
+        let job = self.job(number);
+        let Policy::Adaptive(rules) = &job.terms.validation.policy else { return None };
+        let consecutive_valid = self.standing_of(node, executor).consecutive_valid;
+        if consecutive_valid < rules.trusted_after.max(1) {
+            return None;
+        }
+        let replica = self.next_replica;
+        let drawn = draw(&job.seed, Purpose::Trust, index, &replica.to_le_bytes());
+        let is_checked =
+            falls_into(drawn, rules.replication_factor.into(), consecutive_valid.into());
+        (!is_checked).then_some(consecutive_valid)
+    }
 }
 
 impl State {
     /// Jobs that a node could work on, the best first.
-    fn candidates(&self, request: &WorkRequest) -> Vec<JobNumber> {
+    fn candidates(&self, node: NodeId, request: &WorkRequest) -> Vec<JobNumber> {
         let mut jobs: Vec<(bool, JobNumber)> = self
             .with_work
             .iter()
             .map(|&number| (number, self.job(number)))
-            .filter(|(_, job)| job.runs_on(&request.executors))
+            .filter(|(_, job)| self.may_work(node, job, request))
             .map(|(number, job)| {
                 let fetches = job.terms.dataset.is_some_and(|root| !request.cached.contains(&root));
                 (fetches, number)
@@ -243,6 +441,16 @@ impl State {
             .collect();
         jobs.sort_unstable();
         jobs.into_iter().map(|(_, number)| number).collect()
+    }
+
+    /// Whether a node can run a job, and is not barred from it: under policy `credibility` who
+    /// was caught gets nothing (Sarmenta's blacklist).
+    fn may_work(&self, node: NodeId, job: &Job, request: &WorkRequest) -> bool {
+        job.executor_of(&request.executors).is_some_and(|executor| {
+            job.credibility().is_none()
+                || self.standing_of(node, executor).caught == 0
+                || !self.standing_of(node, executor).is_barred
+        })
     }
 
     /// The unit that a key names, while it is in memory.

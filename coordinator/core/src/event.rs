@@ -1,10 +1,11 @@
 //! What the shell tells the core: facts, already checked for form and signature.
 
-use dockercomp_protocol::execution::ExecutorKind;
 use dockercomp_protocol::job::JobSpec;
 use dockercomp_protocol::statement::ResultStatement;
-use dockercomp_protocol::wire::work::{Capacity, WorkRequest};
+use dockercomp_protocol::wire::work::WorkRequest;
 use dockercomp_protocol::{Cid, NodeId, ReplicaId};
+
+use crate::node::Profile;
 
 /// A fact the shell observed.
 ///
@@ -21,6 +22,9 @@ pub enum Event {
         spec: Box<JobSpec>,
         /// How many work units it has.
         units: u64,
+        /// What chance in this job is drawn from: fresh, and known to nobody outside. It is
+        /// journaled, so that a replay draws the same.
+        seed: [u8; 32],
     },
     /// The owner wants no more of a job. Changes nothing unless the job is running.
     JobCancelled {
@@ -31,10 +35,8 @@ pub enum Event {
     NodeRegistered {
         /// Who.
         node: NodeId,
-        /// Executors that are ready.
-        executors: Vec<ExecutorKind>,
-        /// Everything it offers.
-        offer: Capacity,
+        /// What it is.
+        profile: Profile,
     },
     /// A node has left for good: its leases are given to others at once.
     NodeDetached {
@@ -71,9 +73,28 @@ pub enum Event {
         running: Vec<ReplicaId>,
         /// Replicas whose outputs it keeps.
         kept: Vec<ReplicaId>,
+        /// Those of `running` that saved how far they are since the last heartbeat.
+        checkpointed: Vec<ReplicaId>,
+    },
+    /// The answer to [`Action::Compare`](crate::Action::Compare): which outputs are the same.
+    Compared {
+        /// The job.
+        job: Cid,
+        /// The work unit's number.
+        index: u64,
+        /// Replicas whose outputs are the same, class by class. One that is in no class has an
+        /// output that could not be fetched or read.
+        classes: Vec<Vec<ReplicaId>>,
     },
     /// The canonical output of a work unit is safe at the coordinator.
     OutputStored {
+        /// The job.
+        job: Cid,
+        /// The work unit's number.
+        index: u64,
+    },
+    /// No holder of a canonical output can give it any more: it is lost.
+    OutputLost {
         /// The job.
         job: Cid,
         /// The work unit's number.

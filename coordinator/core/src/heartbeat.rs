@@ -10,12 +10,30 @@
 use dockercomp_protocol::{NodeId, ReplicaId, Timestamp};
 
 use crate::action::Action;
-use crate::record::Silence;
+use crate::record::{Record, Silence};
 use crate::replica::{Replica, ReplicaState};
 use crate::unit::{Stage, Unit};
 use crate::{Core, state::State};
 
+/// Times that the deadline of a lease is put off at most.
+const EXTENSIONS_MAX: u8 = 3;
+
 impl Core {
+    /// Puts off the deadlines of replicas whose holders have saved their progress: by half of
+    /// the job's delay bound, a few times, and only when the deadline is near.
+    pub(crate) fn extend_all(&mut self, now: Timestamp, node: NodeId, saved: &[ReplicaId]) {
+        for &replica in saved {
+            let Some((_, held)) = self.state.held_by(replica, node) else { continue };
+            let ReplicaState::InProgress { deadline } = held.state else { continue };
+            let Some(key) = self.state.replicas.get(&replica) else { continue };
+            let bound = self.state.job(key.job).terms.validation.delay_bound();
+            if held.extensions < EXTENSIONS_MAX && deadline.since(now) < bound / 4 {
+                let deadline = deadline + bound / 2;
+                self.persist(Record::Extended { at: now, replica, deadline });
+            }
+        }
+    }
+
     pub(crate) fn on_heartbeat(
         &mut self,
         now: Timestamp,
@@ -33,6 +51,11 @@ impl Core {
         };
         let abandon = may_go(running, is_run_needed);
         let forget = may_go(kept, is_output_needed);
+        // A spot-check must not be told apart from other work.
+        let abandon: Vec<ReplicaId> = abandon
+            .into_iter()
+            .filter(|id| self.state.checks.get(id).is_none_or(|check| check.node != node))
+            .collect();
         let own: Vec<ReplicaId> = abandon
             .iter()
             .copied()
@@ -48,7 +71,8 @@ impl Core {
 fn is_run_needed(unit: &Unit, replica: &Replica) -> bool {
     match unit.stage {
         Stage::Open { .. } => !replica.state.is_reported(),
-        Stage::Accepted { .. } | Stage::Failed { .. } => false,
+        Stage::Accepted { .. } => unit.is_lost() && !replica.state.is_reported(),
+        Stage::Failed { .. } => false,
     }
 }
 

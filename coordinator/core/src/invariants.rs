@@ -6,12 +6,15 @@
 
 use std::collections::BTreeSet;
 
+use dockercomp_protocol::job::Policy;
+
 use crate::Core;
 use crate::dispatch::Lane;
 use crate::job::Job;
-use crate::replica::{ReplicaState, Tally, ValidateState};
+use crate::replica::{Replica, ReplicaState, Tally, ValidateState};
 use crate::state::State;
-use crate::unit::{Stage, Unit};
+use crate::trust::Dirty;
+use crate::unit::{Stage, Unit, UnitKey};
 
 /// Replicas in memory up to which every event is checked.
 const CHECK_ALWAYS_REPLICAS: usize = 256;
@@ -54,9 +57,44 @@ impl State {
             }
         }
         assert_eq!(n_replicas, self.replicas.len(), "the index of replicas");
+        for check in self.checks.values() {
+            n_leases += 1;
+            open.add(&ReplicaState::InProgress { deadline: check.deadline });
+        }
         assert_eq!(n_leases, self.deadlines.len(), "the index of deadlines");
         self.assert_books(&open);
+        let earned: u64 = self.trust.values().map(|trust| trust.credit).sum();
+        assert_eq!(earned, self.jobs.values().map(|job| job.credit).sum::<u64>(), "credit");
+        self.assert_lots();
+        assert_eq!(self.dirty, Dirty::default(), "something was not looked at again");
         assert!(self.disagreements.len() <= self.config.disagreements_max);
+    }
+
+    /// Every held result is in the one lot that it belongs to, and nothing else is in any.
+    fn assert_lots(&self) {
+        let mut n_held = 0;
+        for (key, lot) in &self.lots.lots {
+            assert!(!lot.held.is_empty(), "an empty lot");
+            for (&index, &held) in &lot.held {
+                let unit = UnitKey { job: key.job, index };
+                let filed = self.unit(unit).expect("a held unit is in memory");
+                assert_eq!(filed.filed.as_deref(), Some(key), "unit {index}");
+                assert_eq!(self.filing(unit, filed), Some((key.node, held)), "unit {index}");
+                n_held += 1;
+            }
+        }
+        assert_eq!(n_held, self.lots.n_held, "held results");
+        let mut in_hand = 0;
+        for (&number, job) in self.jobs.iter().filter(|(_, job)| job.audited().is_some()) {
+            for (&index, unit) in &job.units {
+                let key = UnitKey { job: number, index };
+                assert_eq!(unit.filed.is_some(), self.filing(key, unit).is_some(), "unit {index}");
+                let leased = unit.replicas.iter().filter(|replica| replica.state.is_in_progress());
+                in_hand += leased.count();
+            }
+        }
+        let counted: u32 = self.lots.accounts.values().map(|account| account.in_hand).sum();
+        assert_eq!(counted as usize, in_hand, "leases of accounts");
     }
 
     /// Every replica is counted once for its job and once for its node, and those that can
@@ -106,6 +144,9 @@ fn assert_unit(job: &Job, index: u64, unit: &Unit) {
     let rules = &job.terms.validation;
     let nodes: BTreeSet<_> = unit.replicas.iter().map(|replica| replica.node).collect();
     assert_eq!(nodes.len(), unit.replicas.len(), "a node is twice in unit {index} of {id}");
+    let operators = unit.replicas.iter().filter_map(|replica| replica.operator);
+    let (n_named, distinct) = (operators.clone().count(), operators.collect::<BTreeSet<_>>());
+    assert_eq!(distinct.len(), n_named, "an operator is twice in unit {index} of {id}");
     assert!(unit.replicas.len() <= rules.max_total_results as usize, "unit {index} of {id}");
     assert!(!unit.is_over(), "unit {index} of {id} is over but in memory");
     assert_eq!(unit.place.is_some(), job.wanted(unit) > 0, "unit {index} of {id}");
@@ -114,13 +155,18 @@ fn assert_unit(job: &Job, index: u64, unit: &Unit) {
         assert_eq!(queued, Some(&index), "unit {index} of {id} is not at its place");
     }
     match &unit.stage {
-        Stage::Open { target, sealed } => {
-            assert!(*target >= rules.target_nresults, "unit {index} of {id}");
+        Stage::Open { target: _, sealed } => {
             assert_eq!(sealed.len(), unit.census().outputs.len(), "unit {index} of {id}");
         }
         Stage::Accepted { output, .. } => {
-            let agreeing = unit.holders().len();
-            assert!(agreeing >= rules.agreement() as usize, "unit {index} of {id}");
+            let same = |replica: &&Replica| replica.state.output() == Some(*output);
+            let agreeing = unit.replicas.iter().filter(same).count();
+            let needed = match rules.policy {
+                Policy::Fixed => rules.agreement(),
+                Policy::Adaptive(_) if unit.trusted.is_none() => rules.agreement(),
+                Policy::Adaptive(_) | Policy::Credibility(_) | Policy::Audited(_) => 1,
+            };
+            assert!(agreeing >= needed as usize, "unit {index} of {id}");
             for replica in &unit.replicas {
                 if let ReplicaState::Success { output: said, validate } = replica.state {
                     let is_valid = validate == ValidateState::Valid;

@@ -7,11 +7,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use dockercomp_protocol::execution::{ExecutorKind, Exit};
+use dockercomp_protocol::job::Policy;
 use dockercomp_protocol::{Cid, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::checks::Known;
 use crate::dispatch::Lanes;
-use crate::record::{Terms, UnitError};
+use crate::record::{Seed, Terms, UnitError};
 use crate::replica::Tally;
 use crate::unit::Unit;
 
@@ -60,6 +62,8 @@ pub(crate) struct Job {
     pub(crate) added_at: Timestamp,
     pub(crate) terms: Terms,
     pub(crate) state: JobState,
+    /// What its chance is drawn from.
+    pub(crate) seed: Seed,
     /// Work units in all.
     pub(crate) n_units: u64,
     /// Work units from this number on were never leased.
@@ -77,17 +81,28 @@ pub(crate) struct Job {
     pub(crate) n_failed: u64,
     /// All replicas, those of forgotten work units included.
     pub(crate) tally: Tally,
+    /// What it has cost so far, in millionths of a Cobblestone.
+    pub(crate) credit: u64,
+    /// The latest accepted results, for spot-checks; at most `KNOWN_MAX`.
+    pub(crate) known: VecDeque<Known>,
     /// The latest failures, at most `Config::failures_per_job_max`.
     pub(crate) failures: VecDeque<UnitFailure>,
 }
 
 impl Job {
-    pub(crate) fn new(id: Cid, added_at: Timestamp, terms: Terms, n_units: u64) -> Self {
+    pub(crate) fn new(
+        id: Cid,
+        added_at: Timestamp,
+        terms: Terms,
+        n_units: u64,
+        seed: Seed,
+    ) -> Self {
         Self {
             id,
             added_at,
             terms,
             state: JobState::Running,
+            seed,
             n_units,
             next_unexpanded: 0,
             units: BTreeMap::new(),
@@ -96,6 +111,8 @@ impl Job {
             n_stored: 0,
             n_failed: 0,
             tally: Tally::default(),
+            credit: 0,
+            known: VecDeque::new(),
             failures: VecDeque::new(),
         }
     }
@@ -109,19 +126,36 @@ impl Job {
         self.is_running() && (self.next_unexpanded < self.n_units || !self.lanes.is_empty())
     }
 
+    /// Whether it has work units that nobody has had.
+    pub(crate) const fn has_new(&self) -> bool {
+        self.next_unexpanded < self.n_units
+    }
+
+    /// Results that a new work unit aims at.
+    pub(crate) const fn target_at_first(&self) -> u32 {
+        match self.terms.validation.policy {
+            Policy::Fixed | Policy::Adaptive(_) => self.terms.validation.target_nresults,
+            Policy::Credibility(_) | Policy::Audited(_) => 1,
+        }
+    }
+
+    /// The executor that a node with these is expected to use.
+    pub(crate) fn executor_of(&self, executors: &[ExecutorKind]) -> Option<ExecutorKind> {
+        self.terms.executors.iter().find(|kind| executors.contains(kind)).copied()
+    }
+
     /// Whether every work unit has come to its end.
     pub(crate) const fn is_finished(&self) -> bool {
         self.n_stored + self.n_failed == self.n_units
     }
 
-    /// Whether a node with these executors can run it.
-    pub(crate) fn runs_on(&self, executors: &[ExecutorKind]) -> bool {
-        self.terms.executors.iter().any(|kind| executors.contains(kind))
-    }
-
     /// Replicas of a unit that wait for a node.
     pub(crate) fn wanted(&self, unit: &Unit) -> u32 {
         match unit.target() {
+            None if self.is_running() && unit.is_lost() => {
+                // One that agrees is enough: what is right is known.
+                u32::from(!unit.replicas.iter().any(|replica| replica.state.is_in_progress()))
+            }
             Some(target) if self.is_running() => {
                 unit.census().wanted(target, &self.terms.validation)
             }

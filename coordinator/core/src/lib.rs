@@ -26,15 +26,18 @@
 //! | `snapshot` | how the state is written and read as a whole |
 //! | `dispatch` | who gets what |
 //! | `report` | what becomes of a result |
-//! | `validate`, `transition` | which result counts, and what follows when none does |
+//! | `validate`, `judge`, `transition` | which result counts, and what follows when none does |
+//! | `standing`, `odds`, `trust` | what a node's earlier results say of its next one |
+//! | `lots`, `checks`, `chance` | held results and their audits, spot-checks, seeded draws |
 //! | `heartbeat` | what a node may drop |
 //! | `job`, `unit`, `replica`, `node` | what is known of each |
+//! | `identity`, `quota`, `credit` | who belongs together, gets how much, and has earned what |
 //! | `view` | what people may see |
 //! | `invariants` | what must hold after every event |
 //!
 //! # Invariants
 //!
-//! - An output is accepted once, and only if a strict majority of the quorum gave it.
+//! - An output is accepted once, and only as the policy of its job demands.
 //! - A node never gets two replicas of one work unit, whatever became of the first.
 //! - Nobody sees an output of an undecided unit: views count, they do not quote.
 //! - A late, repeated or foreign message changes nothing that it has no right to.
@@ -43,27 +46,36 @@
 //! # What is not here
 //!
 //! - Signatures, unit descriptions, receipts, chunks: the shell's.
-//! - Trust: one node, one vote. `node` says where a policy belongs.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod action;
 mod books;
+mod chance;
+mod checks;
 mod config;
+mod credit;
 mod dispatch;
 mod event;
 mod heartbeat;
+mod identity;
 mod invariants;
 mod job;
+mod judge;
+mod lots;
 mod node;
+mod odds;
+mod quota;
 mod record;
 mod replica;
 mod report;
 mod snapshot;
+mod standing;
 mod state;
 #[cfg(test)]
 mod tests;
 mod transition;
+mod trust;
 mod unit;
 mod validate;
 mod view;
@@ -76,11 +88,14 @@ use dockercomp_protocol::{Cid, ReplicaId, Timestamp};
 pub use action::{Action, Granted};
 pub use config::Config;
 pub use event::Event;
+pub use identity::Identity;
 pub use job::{JobState, UnitFailure};
-pub use node::Disagreement;
-pub use record::{Finding, Record, Silence, Terms, UnitError, VERSION as RECORD_VERSION};
+pub use node::{AddressRange, Disagreement, Profile};
+pub use quota::Quota;
+pub use record::{Finding, Record, Seed, Silence, Terms, UnitError, VERSION as RECORD_VERSION};
 pub use replica::{Tally, ValidateState};
 pub use snapshot::{SnapshotError, VERSION as SNAPSHOT_VERSION};
+pub use standing::Standing;
 pub use state::{ApplyError, State};
 pub use view::{JobView, NodeView, Registered, UnitView};
 
@@ -105,6 +120,8 @@ pub struct Core {
     is_there_new_work: bool,
     /// No lease runs out before this: nodes could not report while we were away.
     grace_until: Timestamp,
+    /// Whether the nodes have had time to register since the last restart.
+    is_settled: bool,
     /// Events handled, to check the costly invariants now and then.
     n_events: u64,
 }
@@ -121,6 +138,7 @@ impl Core {
             is_somebody_idle: true,
             is_there_new_work: false,
             grace_until: Timestamp::default(),
+            is_settled: true,
             n_events: 0,
         }
     }
@@ -130,7 +148,10 @@ impl Core {
     /// # Errors
     /// If the record does not fit; nothing is changed then, and the journal must not be used.
     pub fn apply(&mut self, record: &Record) -> Result<(), ApplyError> {
-        self.state.apply(record).map(|_| ())
+        let applied = self.state.apply(record).map(|_| ());
+        // What followed from it was decided, and is in the records that come after it.
+        self.state.dirty.clear();
+        applied
     }
 
     /// Takes up work after the journal was replayed: asks again for what was owed when the
@@ -143,12 +164,14 @@ impl Core {
     pub fn resume(&mut self, now: Timestamp) {
         assert!(self.actions.is_empty(), "a core resumes once, before its first event");
         self.grace_until = now + self.state.config.resume_grace;
+        self.is_settled = false;
         for (&number, job) in &self.state.jobs {
             for &index in job.units.keys() {
                 let key = UnitKey { job: number, index };
                 self.actions.extend(self.state.owed_fetch(key));
             }
         }
+        self.look_again(now);
         self.is_there_new_work = true;
         self.announce_if_due();
         self.assert_invariants();
@@ -163,12 +186,15 @@ impl Core {
     /// then the state is not to be trusted, and is rebuilt from the journal.
     pub fn handle(&mut self, now: Timestamp, event: Event) {
         assert!(self.actions.is_empty(), "actions of the previous event were not drained");
+        self.is_settled |= now >= self.grace_until;
         match event {
-            Event::JobAdded { job, spec, units } => self.on_job_added(now, job, &spec, units),
+            Event::JobAdded { job, spec, units, seed } => {
+                self.on_job_added(now, job, &spec, units, seed);
+            }
             Event::JobCancelled { job } => self.on_job_cancelled(now, job),
-            Event::NodeRegistered { node, executors, offer } => {
+            Event::NodeRegistered { node, profile } => {
                 let nodes_max = self.state.config.nodes_present_max;
-                let visit = Visit { executors, offer, last_seen: now };
+                let visit = Visit { profile, last_seen: now };
                 self.presence.register(node, visit, nodes_max);
             }
             Event::NodeDetached { node } => self.on_node_detached(now, node),
@@ -179,12 +205,17 @@ impl Core {
             Event::ResultReported { result, sealed } => {
                 self.on_result_reported(now, &result, sealed);
             }
-            Event::Heartbeat { node, running, kept } => {
+            Event::Heartbeat { node, running, kept, checkpointed } => {
+                self.extend_all(now, node, &checkpointed);
                 self.on_heartbeat(now, node, &running, &kept);
             }
             Event::OutputStored { job, index } => self.on_output_stored(now, job, index),
+            Event::OutputLost { job, index } => self.on_output_lost(now, job, index),
+            // No unit is compared by the shell yet.
+            Event::Compared { .. } => {}
             Event::DeadlineReached => self.on_deadline_reached(now),
         }
+        self.settle_dirty(now);
         self.announce_if_due();
         self.assert_invariants();
     }
@@ -198,7 +229,9 @@ impl Core {
     /// Returns when [`Event::DeadlineReached`] is due, if any lease is out.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.state.deadlines.first().map(|&(at, _)| at.max(self.grace_until))
+        let lease = self.state.deadlines.first().map(|&(at, _)| at.max(self.grace_until));
+        let lot = self.state.lots.deadlines.first().map(|&(at, _)| at.max(self.grace_until));
+        lease.into_iter().chain(lot).min()
     }
 
     /// When the latest record was made: time must not be earlier when work is taken up.
@@ -217,13 +250,31 @@ impl Core {
     /// The shell needs it to check that a result names the right work unit.
     #[must_use]
     pub fn unit_of(&self, replica: ReplicaId) -> Option<(Cid, u64)> {
+        if let Some(check) = self.state.checks.get(&replica) {
+            return Some((self.state.job(check.job).id, check.index));
+        }
         let key = self.state.replicas.get(&replica)?;
         Some((self.state.job(key.job).id, key.index))
     }
 
-    fn on_job_added(&mut self, now: Timestamp, job: Cid, spec: &JobSpec, units: u64) {
+    /// Looks at everything that waits for a decision, as after a restart.
+    fn look_again(&mut self, now: Timestamp) {
+        let lots: Vec<_> = self.state.lots.lots.keys().copied().collect();
+        self.state.dirty.lots.extend(lots);
+        self.settle_dirty(now);
+    }
+
+    fn on_job_added(
+        &mut self,
+        now: Timestamp,
+        job: Cid,
+        spec: &JobSpec,
+        units: u64,
+        seed: [u8; 32],
+    ) {
         if !self.state.numbers.contains_key(&job) {
-            self.persist(Record::JobAdded { at: now, job, terms: Terms::of(spec), units });
+            let seed = Seed(seed);
+            self.persist(Record::JobAdded { at: now, job, terms: Terms::of(spec), units, seed });
         }
     }
 
@@ -239,6 +290,14 @@ impl Core {
         let is_owed = key.and_then(|key| self.state.owed_fetch(key)).is_some();
         if is_owed {
             self.persist(Record::OutputStored { at: now, job, index });
+        }
+    }
+
+    fn on_output_lost(&mut self, now: Timestamp, job: Cid, index: u64) {
+        let key = self.state.numbers.get(&job).map(|&job| UnitKey { job, index });
+        let is_owed = key.and_then(|key| self.state.owed_fetch(key)).is_some();
+        if is_owed {
+            self.persist(Record::OutputLost { at: now, job, index });
         }
     }
 

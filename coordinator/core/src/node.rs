@@ -11,9 +11,10 @@
 //! [`crate::validate`].
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use dockercomp_protocol::execution::ExecutorKind;
-use dockercomp_protocol::wire::work::Capacity;
+use dockercomp_protocol::wire::work::{Capacity, Platform};
 use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -37,11 +38,72 @@ pub struct Disagreement {
     pub canonical: Cid,
 }
 
-/// What a registered node said of itself, and when it was last heard.
+/// What a node is: what it said of itself, and what the shell saw of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// Executors that are ready.
+    pub executors: Vec<ExecutorKind>,
+    /// Everything it offers.
+    pub offer: Capacity,
+    /// Who runs it, if they said so.
+    pub operator: Option<String>,
+    /// What results may depend on.
+    pub platform: Platform,
+    /// From where it is connected, if that says anything.
+    pub range: Option<AddressRange>,
+}
+
+impl Profile {
+    /// A node that says nothing but what it can do.
+    #[must_use]
+    pub fn plain(executors: Vec<ExecutorKind>, offer: Capacity) -> Self {
+        Self { executors, offer, operator: None, platform: Platform::default(), range: None }
+    }
+}
+
+/// The part of an address that one customer of a provider usually has to itself: 24 bits of an
+/// IPv4 address, 48 of an IPv6 address.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressRange {
+    /// The first 24 bits.
+    V4([u8; 3]),
+    /// The first 48 bits.
+    V6([u8; 6]),
+}
+
+impl AddressRange {
+    /// The range of an address; none for addresses that mean something on one machine or in
+    /// one house only.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Option<Self> {
+        match address.to_canonical() {
+            IpAddr::V4(address) => {
+                let is_global = !address.is_loopback()
+                    && !address.is_private()
+                    && !address.is_link_local()
+                    && !address.is_unspecified();
+                let [a, b, c, _] = address.octets();
+                is_global.then_some(Self::V4([a, b, c]))
+            }
+            IpAddr::V6(address) => {
+                let is_global = !address.is_loopback()
+                    && !address.is_unique_local()
+                    && !address.is_unicast_link_local()
+                    && !address.is_unspecified();
+                let range = address.octets().first_chunk().copied();
+                range.filter(|_| is_global).map(Self::V6)
+            }
+        }
+    }
+}
+
+/// A registered node, and when it was last heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Visit {
-    pub(crate) executors: Vec<ExecutorKind>,
-    pub(crate) offer: Capacity,
+    pub(crate) profile: Profile,
     pub(crate) last_seen: Timestamp,
 }
 

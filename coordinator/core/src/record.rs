@@ -18,6 +18,9 @@ use dockercomp_protocol::wire::work::Capacity;
 use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp, codec};
 use serde::{Deserialize, Serialize};
 
+use crate::credit;
+use crate::identity::Identity;
+
 /// Version of the records that this code writes. [`Record::read`] knows the older ones.
 pub const VERSION: u8 = 1;
 
@@ -35,6 +38,8 @@ pub enum Record {
         terms: Terms,
         /// How many work units it has.
         units: u64,
+        /// What its chance is drawn from.
+        seed: Seed,
     },
     /// A job was cancelled, and with it whatever was undecided.
     JobCancelled {
@@ -55,6 +60,27 @@ pub enum Record {
         index: u64,
         /// The holder.
         node: NodeId,
+        /// What it is expected to run it with.
+        executor: ExecutorKind,
+        /// The holder's `consecutive_valid`, if it is trusted to decide the unit alone.
+        trusted: Option<u32>,
+        /// When the lease runs out.
+        deadline: Timestamp,
+    },
+    /// A unit whose result is known was given to a node, to check the node.
+    SpotCheck {
+        /// When.
+        at: Timestamp,
+        /// The replica; always the next number.
+        replica: ReplicaId,
+        /// The job.
+        job: Cid,
+        /// The work unit's number.
+        index: u64,
+        /// The holder.
+        node: NodeId,
+        /// What it is expected to run it with.
+        executor: ExecutorKind,
         /// When the lease runs out.
         deadline: Timestamp,
     },
@@ -87,6 +113,30 @@ pub enum Record {
         /// How many results it now aims at.
         target: u32,
     },
+    /// A held result is to be confirmed by other nodes.
+    Sampled {
+        /// When.
+        at: Timestamp,
+        /// The job.
+        job: Cid,
+        /// The work unit's number.
+        index: u64,
+        /// How many results it now aims at.
+        target: u32,
+    },
+    /// A lot takes no more results.
+    LotClosed {
+        /// When.
+        at: Timestamp,
+        /// The job.
+        job: Cid,
+        /// Whose results it holds.
+        node: NodeId,
+        /// Which of the node's lots.
+        number: u32,
+        /// How many audits it must pass.
+        audits: u32,
+    },
     /// A quorum agreed.
     Accepted {
         /// When.
@@ -108,6 +158,33 @@ pub enum Record {
         index: u64,
         /// Every reason that held; never empty.
         errors: Vec<UnitError>,
+    },
+    /// What ties a node to others, when it is first given work or has changed.
+    NodeKnown {
+        /// When.
+        at: Timestamp,
+        /// Who.
+        node: NodeId,
+        /// What is known.
+        identity: Identity,
+    },
+    /// The deadline of a lease was put off, because its holder has saved its progress.
+    Extended {
+        /// When.
+        at: Timestamp,
+        /// The replica.
+        replica: ReplicaId,
+        /// When the lease now runs out.
+        deadline: Timestamp,
+    },
+    /// No holder of a canonical output has it any more.
+    OutputLost {
+        /// When.
+        at: Timestamp,
+        /// The job.
+        job: Cid,
+        /// The work unit's number.
+        index: u64,
     },
     /// The canonical output of a work unit is safe.
     OutputStored {
@@ -141,6 +218,12 @@ impl Record {
             Self::JobAdded { at, .. }
             | Self::JobCancelled { at, .. }
             | Self::Leased { at, .. }
+            | Self::NodeKnown { at, .. }
+            | Self::Extended { at, .. }
+            | Self::OutputLost { at, .. }
+            | Self::SpotCheck { at, .. }
+            | Self::Sampled { at, .. }
+            | Self::LotClosed { at, .. }
             | Self::Reported { at, .. }
             | Self::Ended { at, .. }
             | Self::Inconclusive { at, .. }
@@ -148,6 +231,17 @@ impl Record {
             | Self::Failed { at, .. }
             | Self::OutputStored { at, .. } => *at,
         }
+    }
+}
+
+/// What the chance in a job is drawn from. Not shown: who knows it can tell what is checked.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seed(#[serde(with = "serde_bytes")] pub [u8; 32]);
+
+impl std::fmt::Debug for Seed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seed(..)")
     }
 }
 
@@ -192,6 +286,8 @@ pub enum Finding {
     Success {
         /// The root of what it left.
         output: Cid,
+        /// What it claims to be worth, in millionths of a Cobblestone.
+        claim: u64,
         /// The signed statement, for the receipt and as evidence.
         #[serde(with = "serde_bytes")]
         sealed: Vec<u8>,
@@ -211,7 +307,10 @@ impl Finding {
     pub fn of(result: &ResultStatement, sealed: Vec<u8>) -> Self {
         match result.output {
             _ if !result.exit.is_success() => Self::ClientError { exit: result.exit.clone() },
-            Some(output) => Self::Success { output, sealed },
+            Some(output) => {
+                let claim = credit::claim(result.executor, &result.usage);
+                Self::Success { output, claim, sealed }
+            }
             None => Self::ValidateError,
         }
     }

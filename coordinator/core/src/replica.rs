@@ -12,7 +12,7 @@
 //! The names are BOINC's. `UNSENT` is missing: a replica exists only from its lease on, and
 //! what a work unit still lacks is a number, computed by [`crate::validate`].
 
-use dockercomp_protocol::execution::Exit;
+use dockercomp_protocol::execution::{ExecutorKind, Exit};
 use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,15 @@ use crate::record::{Finding, Silence};
 pub(crate) struct Replica {
     pub(crate) id: ReplicaId,
     pub(crate) node: NodeId,
+    /// The number of the operator who ran it, if that was known when it was leased.
+    pub(crate) operator: Option<u32>,
+    pub(crate) executor: ExecutorKind,
+    /// What its result claims to be worth, in millionths of a Cobblestone.
+    pub(crate) claim: u64,
+    /// How often its deadline was put off.
+    pub(crate) extensions: u8,
+    /// Whether its output, though valid, cannot be had any more.
+    pub(crate) is_gone: bool,
     pub(crate) state: ReplicaState,
 }
 
@@ -61,7 +70,33 @@ pub enum ValidateState {
     TooLate,
 }
 
+impl Replica {
+    /// A replica that was just leased.
+    pub(crate) const fn leased(
+        id: ReplicaId,
+        node: NodeId,
+        executor: ExecutorKind,
+        deadline: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            node,
+            operator: None,
+            executor,
+            claim: 0,
+            extensions: 0,
+            is_gone: false,
+            state: ReplicaState::InProgress { deadline },
+        }
+    }
+}
+
 impl ReplicaState {
+    /// Whether it is equal to the canonical output.
+    pub(crate) const fn is_valid(&self) -> bool {
+        matches!(self, Self::Success { validate: ValidateState::Valid, .. })
+    }
+
     /// Whether a node is still held to this replica by a lease.
     pub(crate) const fn is_in_progress(&self) -> bool {
         matches!(self, Self::InProgress { .. })

@@ -26,6 +26,8 @@ use crate::{Core, state::State};
 enum Standing {
     /// The first report of a replica in memory.
     New(UnitKey),
+    /// The first report of a spot-check.
+    Check,
     /// Not taken, and this is why.
     Settled(Verdict),
 }
@@ -42,6 +44,10 @@ impl Core {
         let verdict = match self.state.standing(result, &finding) {
             Standing::Settled(verdict) => verdict,
             Standing::New(key) => self.take_report(now, key, result, finding),
+            Standing::Check => {
+                self.persist(Record::Reported { at: now, replica: result.replica, finding });
+                Verdict::Stored
+            }
         };
         self.actions.push_back(Action::Verdict(verdict));
     }
@@ -80,6 +86,10 @@ impl State {
     }
 
     fn standing(&self, result: &ResultStatement, finding: &Finding) -> Standing {
+        if let Some(check) = self.checks.get(&result.replica) {
+            let is_holder = check.node == result.node && self.job(check.job).id == result.job;
+            return if is_holder { Standing::Check } else { Standing::Settled(Verdict::NotYours) };
+        }
         let Some(&key) = self.replicas.get(&result.replica) else {
             let was_leased = result.replica.0 < self.next_replica;
             return Standing::Settled(if was_leased {

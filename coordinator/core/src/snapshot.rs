@@ -100,6 +100,12 @@ impl State {
                 }
             }
         }
+        for (&id, check) in &self.checks {
+            if !self.jobs.contains_key(&check.job) || id.0 >= self.next_replica {
+                return Err("a spot-check is of no job");
+            }
+            self.deadlines.insert((check.deadline, id));
+        }
         let numbers: Vec<_> = self.jobs.keys().copied().collect();
         numbers.into_iter().for_each(|number| self.note_work(number));
         Ok(())

@@ -16,11 +16,15 @@ use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::books::push_bounded;
+use crate::checks::Check;
 use crate::config::Config;
+use crate::identity::Identities;
 use crate::job::{Job, JobNumber, JobState, UnitFailure};
+use crate::lots::{LotKey, Lots};
 use crate::node::Disagreement;
-use crate::record::{Finding, Record, Silence, Terms, UnitError};
+use crate::record::{Finding, Record, Seed, Silence, Terms, UnitError};
 use crate::replica::{Replica, ReplicaState, Tally, ValidateState};
+use crate::trust::{Dirty, Trust};
 use crate::unit::{Stage, Unit, UnitKey};
 use crate::validate::check_pair;
 
@@ -51,6 +55,19 @@ pub struct State {
     /// The books of every node that ever had a lease.
     #[serde(with = "crate::snapshot::pairs")]
     pub(crate) nodes: BTreeMap<NodeId, Tally>,
+    /// Whom to trust how far.
+    #[serde(with = "crate::snapshot::pairs")]
+    pub(crate) trust: BTreeMap<NodeId, Trust>,
+    /// Who belongs together.
+    pub(crate) identities: Identities,
+    /// Results that wait for audits.
+    pub(crate) lots: Lots,
+    /// Spot-checks that are leased.
+    #[serde(with = "crate::snapshot::pairs")]
+    pub(crate) checks: BTreeMap<ReplicaId, Check>,
+    /// What is to be looked at again; empty between events.
+    #[serde(skip)]
+    pub(crate) dirty: Dirty,
     /// The latest, at most `Config::disagreements_max`.
     pub(crate) disagreements: VecDeque<Disagreement>,
     pub(crate) next_replica: u64,
@@ -108,6 +125,16 @@ pub enum ApplyError {
         /// Its id.
         replica: ReplicaId,
     },
+    /// The lot is not there, or closed already.
+    #[error("lot {number} of node {node} in job {job} is not open")]
+    WrongLot {
+        /// The job.
+        job: Cid,
+        /// Whose it is.
+        node: NodeId,
+        /// Which of the node's.
+        number: u32,
+    },
     /// The lease breaks a rule: its number is not the next, the work unit lacks no replica,
     /// or the node had one before.
     #[error("replica {replica} of work unit {index} of job {job} cannot have been leased")]
@@ -132,6 +159,11 @@ impl State {
             replicas: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             nodes: BTreeMap::new(),
+            trust: BTreeMap::new(),
+            identities: Identities::default(),
+            lots: Lots::default(),
+            checks: BTreeMap::new(),
+            dirty: Dirty::default(),
             disagreements: VecDeque::new(),
             next_replica: 0,
             last_at: Timestamp::default(),
@@ -147,11 +179,24 @@ impl State {
 
     fn change(&mut self, record: &Record) -> Result<Effects, ApplyError> {
         match record {
-            Record::JobAdded { at, job, terms, units } => self.add_job(*at, *job, terms, *units),
+            Record::JobAdded { at, job, terms, units, seed } => {
+                self.add_job(*at, *job, terms, *units, *seed)
+            }
             Record::JobCancelled { at, job } => self.cancel_job(*at, *job),
-            Record::Leased { at: _, replica, job, index, node, deadline } => {
+            Record::Leased { at, replica, job, index, node, executor, trusted, deadline } => {
                 let key = UnitKey { job: self.running(*job)?, index: *index };
-                self.lease(key, *replica, *node, *deadline)
+                let lease = Replica::leased(*replica, *node, *executor, *deadline);
+                self.lease(*at, key, lease, *trusted)
+            }
+            Record::SpotCheck { at, replica, job, index, node, executor, deadline } => {
+                let key = UnitKey { job: self.running(*job)?, index: *index };
+                self.lease_check(*at, key, *replica, *node, *executor, *deadline)
+            }
+            Record::Sampled { at, job, index, target } => {
+                self.raise(*at, self.open(*job, *index)?, *target)
+            }
+            Record::LotClosed { at: _, job, node, number, audits } => {
+                self.close_lot(self.running(*job)?, *node, *number, *audits)
             }
             Record::Reported { at, replica, finding } => self.report(*at, *replica, finding),
             Record::Ended { at, replica, silence } => self.end(*at, *replica, *silence),
@@ -164,6 +209,12 @@ impl State {
             Record::Failed { at, job, index, errors } => {
                 self.fail(*at, self.open(*job, *index)?, errors)
             }
+            Record::NodeKnown { at, node, identity } => {
+                self.learn(*at, *node, identity);
+                Ok(Effects::default())
+            }
+            Record::Extended { at: _, replica, deadline } => self.extend(*replica, *deadline),
+            Record::OutputLost { at, job, index } => self.lose(*at, *job, *index),
             Record::OutputStored { at, job, index } => self.store(*at, *job, *index),
         }
     }
@@ -174,6 +225,7 @@ impl State {
         id: Cid,
         terms: &Terms,
         units: u64,
+        seed: Seed,
     ) -> Result<Effects, ApplyError> {
         let number = self.next_job;
         if self.numbers.contains_key(&id) {
@@ -181,7 +233,7 @@ impl State {
         }
         self.numbers.insert(id, number);
         self.next_job = JobNumber(number.0 + 1);
-        self.jobs.insert(number, Job::new(id, at, terms.clone(), units));
+        self.jobs.insert(number, Job::new(id, at, terms.clone(), units, seed));
         self.note_work(number);
         let ended = self.complete_if_finished(at, number);
         Ok(Effects { is_there_new_work: units > 0, ended })
@@ -210,6 +262,7 @@ impl State {
             });
             self.forget(key);
         }
+        self.drop_checks_of(at, number);
         self.job_mut(number).state = JobState::Cancelled { at };
         self.note_work(number);
         Ok(Effects { is_there_new_work: false, ended: Some(number) })
@@ -217,35 +270,53 @@ impl State {
 
     fn lease(
         &mut self,
+        at: Timestamp,
         key: UnitKey,
-        replica: ReplicaId,
-        node: NodeId,
-        deadline: Timestamp,
+        mut replica: Replica,
+        trusted: Option<u32>,
     ) -> Result<Effects, ApplyError> {
+        let node = replica.node;
+        replica.operator = self.identities.operator(node);
+        let ReplicaState::InProgress { deadline } = replica.state else { unreachable!() };
         let job = self.job(key.job);
         let is_new = key.index == job.next_unexpanded && key.index < job.n_units;
         let is_wanted = match self.unit(key) {
-            Some(unit) => job.wanted(unit) > 0 && !unit.knows(node),
+            Some(unit) => job.wanted(unit) > 0 && !unit.knows(node, replica.operator),
             None => is_new,
         };
-        if replica.0 != self.next_replica || !is_wanted {
-            return Err(ApplyError::WrongLease { replica, job: job.id, index: key.index });
+        if replica.id.0 != self.next_replica || !is_wanted {
+            return Err(ApplyError::WrongLease {
+                replica: replica.id,
+                job: job.id,
+                index: key.index,
+            });
         }
         self.next_replica += 1;
         let job = self.jobs.get_mut(&key.job).expect(KNOWN);
         if is_new {
             job.next_unexpanded += 1;
         }
-        let target = job.terms.validation.target_nresults;
+        let target = job.target_at_first();
         let unit = job.units.entry(key.index).or_insert_with(|| Unit::new(target));
-        let state = ReplicaState::InProgress { deadline };
-        job.tally.add(&state);
-        self.nodes.entry(node).or_default().add(&state);
-        unit.replicas.push(Replica { id: replica, node, state });
-        self.replicas.insert(replica, key);
-        self.deadlines.insert((deadline, replica));
+        let may_trust = unit.replicas.is_empty() || unit.trusted.is_some();
+        unit.trusted = trusted.filter(|_| may_trust);
+        if let Stage::Open { target, .. } = &mut unit.stage {
+            // One result is enough as long as only trusted nodes had it.
+            match (unit.trusted, unit.replicas.is_empty()) {
+                (Some(_), _) => *target = 1,
+                (None, false) if may_trust => *target = job.terms.validation.target_nresults,
+                (None, _) => {}
+            }
+        }
+        job.tally.add(&replica.state);
+        self.nodes.entry(node).or_default().add(&replica.state);
+        self.replicas.insert(replica.id, key);
+        self.deadlines.insert((deadline, replica.id));
+        unit.replicas.push(replica);
+        self.note_lease(key, node);
+        self.trust.entry(node).or_default().quota.note_lease(at);
         // A unit that starts to wait because it was begun is no news to anybody.
-        self.tidy(key);
+        self.tidy(at, key);
         Ok(Effects::default())
     }
 
@@ -255,6 +326,9 @@ impl State {
         id: ReplicaId,
         finding: &Finding,
     ) -> Result<Effects, ApplyError> {
+        if self.checks.contains_key(&id) {
+            return self.report_check(at, id, finding);
+        }
         let wrong = ApplyError::WrongReplica { replica: id };
         let key = *self.replicas.get(&id).ok_or_else(|| wrong.clone())?;
         let unit = self.unit_mut(key);
@@ -264,7 +338,11 @@ impl State {
         let state = match finding {
             Finding::ClientError { exit } => ReplicaState::ClientError { exit: exit.clone() },
             Finding::ValidateError => ReplicaState::ValidateError,
-            Finding::Success { output, sealed } => {
+            Finding::Success { output, claim, sealed } => {
+                let claimed = unit.replicas.iter_mut().find(|replica| replica.id == id);
+                if let Some(replica) = claimed {
+                    replica.claim = *claim;
+                }
                 let validate = match &mut unit.stage {
                     Stage::Open { sealed: kept, .. } => {
                         kept.insert(id, sealed.clone());
@@ -277,6 +355,7 @@ impl State {
             }
         };
         self.set_replica(at, key, id, state);
+        self.grant_late(key, id);
         Ok(self.settle(at, key))
     }
 
@@ -286,6 +365,9 @@ impl State {
         id: ReplicaId,
         silence: Silence,
     ) -> Result<Effects, ApplyError> {
+        if self.checks.contains_key(&id) {
+            return Ok(self.drop_check(at, id, silence));
+        }
         let wrong = ApplyError::WrongReplica { replica: id };
         let key = *self.replicas.get(&id).ok_or_else(|| wrong.clone())?;
         if !self.unit_mut(key).replica(id).is_some_and(|replica| replica.state.is_in_progress()) {
@@ -308,6 +390,60 @@ impl State {
         Ok(self.settle(at, key))
     }
 
+    /// Puts a deadline off.
+    fn extend(&mut self, id: ReplicaId, later: Timestamp) -> Result<Effects, ApplyError> {
+        let wrong = ApplyError::WrongReplica { replica: id };
+        let key = *self.replicas.get(&id).ok_or_else(|| wrong.clone())?;
+        let unit = self.unit_mut(key);
+        let replica = unit.replicas.iter_mut().find(|replica| replica.id == id);
+        let Some(replica) = replica else { return Err(wrong) };
+        let ReplicaState::InProgress { deadline } = &mut replica.state else { return Err(wrong) };
+        let old = std::mem::replace(deadline, later);
+        replica.extensions = replica.extensions.saturating_add(1);
+        self.deadlines.remove(&(old, id));
+        self.deadlines.insert((later, id));
+        Ok(Effects::default())
+    }
+
+    /// Nobody has a canonical output any more.
+    fn lose(&mut self, at: Timestamp, id: Cid, index: u64) -> Result<Effects, ApplyError> {
+        let key = UnitKey { job: self.running(id)?, index };
+        let unit = self.job_mut(key.job).units.get_mut(&index);
+        let Some(unit) = unit.filter(|unit| !unit.holders().is_empty()) else {
+            return Err(ApplyError::WrongStage { job: id, index });
+        };
+        if !matches!(unit.stage, Stage::Accepted { stored: false, .. }) {
+            return Err(ApplyError::WrongStage { job: id, index });
+        }
+        for replica in &mut unit.replicas {
+            replica.is_gone |= replica.state.is_valid();
+        }
+        Ok(self.settle(at, key))
+    }
+
+    /// Aims at more results of a unit whose results do not disagree.
+    fn raise(&mut self, at: Timestamp, key: UnitKey, raised: u32) -> Result<Effects, ApplyError> {
+        if let Stage::Open { target, .. } = &mut self.unit_mut(key).stage {
+            *target = raised;
+        }
+        Ok(self.settle(at, key))
+    }
+
+    fn close_lot(
+        &mut self,
+        number: JobNumber,
+        node: NodeId,
+        lot: u32,
+        audits: u32,
+    ) -> Result<Effects, ApplyError> {
+        let key = LotKey { job: number, node, number: lot };
+        let rules = self.job(number).audited().copied();
+        if rules.is_some_and(|rules| self.lots.close(key, audits, &rules)) {
+            return Ok(Effects::default());
+        }
+        Err(ApplyError::WrongLot { job: self.job(number).id, node, number: lot })
+    }
+
     fn accept(
         &mut self,
         at: Timestamp,
@@ -321,7 +457,14 @@ impl State {
         }
         unit.stage = Stage::Accepted { output: canonical, stored: false };
         self.each_success(at, key, |output| check_pair(output, canonical));
-        self.job_mut(key.job).n_done += 1;
+        let job = self.job_mut(key.job);
+        job.n_done += 1;
+        self.grant_credit(key);
+        let job = self.job_mut(key.job);
+        if job.credibility().is_some() {
+            job.remember(key.index);
+        }
+        self.note_decision(key);
         Ok(self.settle(at, key))
     }
 
@@ -342,6 +485,7 @@ impl State {
             | ReplicaState::ValidateError => None,
         });
         let exits = exits.collect();
+        self.note_decision(key);
         self.each_success(at, key, |_| ValidateState::NoCheck);
         let job = self.job_mut(key.job);
         job.n_failed += 1;

@@ -4,15 +4,19 @@
 //! [`crate::validate`] decides becomes a record. This is BOINC's transitioner, except that it
 //! runs at the event instead of polling.
 
+use dockercomp_protocol::receipt::Basis;
 use dockercomp_protocol::{NodeId, ReplicaId, Timestamp};
 
 use crate::Core;
 use crate::action::Action;
+use crate::job::Job;
+use crate::lots::LotKey;
+use crate::node::Visit;
 use crate::record::{Record, Silence};
 use crate::replica::ValidateState;
 use crate::state::State;
-use crate::unit::{Stage, UnitKey};
-use crate::validate::{self, Decision};
+use crate::unit::{Stage, Unit, UnitKey};
+use crate::validate::Decision;
 
 impl Core {
     pub(crate) fn on_deadline_reached(&mut self, now: Timestamp) {
@@ -28,6 +32,9 @@ impl Core {
             .map(|&(_, id)| id)
             .collect();
         self.end_all(now, &expired, Silence::NoReply);
+        let due = self.state.lots.deadlines.iter().take_while(|&&(at, _)| at <= now);
+        let due: Vec<LotKey> = due.map(|&(_, lot)| lot).collect();
+        self.state.dirty.lots.extend(due);
     }
 
     pub(crate) fn on_node_detached(&mut self, now: Timestamp, node: NodeId) {
@@ -37,6 +44,9 @@ impl Core {
         }
         // Rare enough to look through all leases instead of keeping an index of them.
         let is_held = |id: &ReplicaId| {
+            if let Some(check) = self.state.checks.get(id) {
+                return check.node == node;
+            }
             let unit = self.state.replicas.get(id).and_then(|&key| self.state.unit(key));
             unit.and_then(|unit| unit.replica(*id)).is_some_and(|replica| replica.node == node)
         };
@@ -49,6 +59,10 @@ impl Core {
     /// that are over already are passed over.
     pub(crate) fn end_all(&mut self, now: Timestamp, replicas: &[ReplicaId], silence: Silence) {
         for &replica in replicas {
+            if self.state.checks.contains_key(&replica) {
+                self.persist(Record::Ended { at: now, replica, silence });
+                continue;
+            }
             let Some(&key) = self.state.replicas.get(&replica) else { continue };
             let unit = self.state.unit(key).and_then(|unit| unit.replica(replica));
             if unit.is_some_and(|replica| replica.state.is_in_progress()) {
@@ -60,10 +74,10 @@ impl Core {
 
     /// Decides what is to be done with a unit after one of its replicas ended.
     pub(crate) fn transition(&mut self, now: Timestamp, key: UnitKey) {
-        let Some(decision) = self.state.decide(key) else { return };
+        let Some((decision, basis)) = self.decide(key) else { return };
         let (job, index) = (self.state.job(key.job).id, key.index);
         match decision {
-            Decision::Wait => {}
+            Decision::Wait => self.audit_early(now, key),
             Decision::Inconclusive { target } => {
                 self.persist(Record::Inconclusive { at: now, job, index, target });
             }
@@ -71,29 +85,41 @@ impl Core {
                 self.persist(Record::Failed { at: now, job, index, errors });
             }
             Decision::Accept { output } => {
-                let results = self.state.sealed(key);
-                self.persist(Record::Accepted { at: now, job, index, output });
-                self.actions.push_back(Action::Accept { job, index, output, at: now, results });
-                self.actions.extend(self.state.owed_fetch(key));
+                self.accept(now, key, output, basis);
             }
         }
+    }
+
+    /// What to do with a unit, or nothing if it is decided, forgotten, or was judged before.
+    fn decide(&self, key: UnitKey) -> Option<(Decision, Basis)> {
+        let job = self.state.job(key.job);
+        let unit = self.state.unit(key).filter(|_| job.is_running())?;
+        let target = unit.target()?;
+        let (decision, basis) =
+            self.state.judge(job, unit, target, || self.is_nobody_else(job, unit));
+        let is_old_news =
+            decision == Decision::Inconclusive { target } && !unit.has_success(ValidateState::Init);
+        (!is_old_news).then_some((decision, basis))
+    }
+
+    /// Whether no node is there that could still give a result of a unit. Not after a restart,
+    /// before the nodes have had time to come back.
+    fn is_nobody_else(&self, job: &Job, unit: &Unit) -> bool {
+        let could = |(node, visit): (&NodeId, &Visit)| {
+            let executor = job.executor_of(&visit.profile.executors);
+            executor.is_some_and(|executor| {
+                let operator = visit.profile.operator.as_deref();
+                let operator = operator.and_then(|name| self.state.identities.number(name));
+                !unit.knows(*node, operator) && !self.state.standing_of(*node, executor).is_barred
+            })
+        };
+        self.is_settled && !self.presence.visits.iter().any(could)
     }
 }
 
 impl State {
-    /// What to do with a unit, or nothing if it is decided, forgotten, or was judged before.
-    fn decide(&self, key: UnitKey) -> Option<Decision> {
-        let job = self.job(key.job);
-        let unit = self.unit(key)?;
-        let target = unit.target()?;
-        let decision = validate::decide(&unit.census(), target, &job.terms.validation);
-        let is_old_news =
-            decision == Decision::Inconclusive { target } && !unit.has_success(ValidateState::Init);
-        (!is_old_news).then_some(decision)
-    }
-
     /// The signed successes of an undecided unit, in the order of their leases.
-    fn sealed(&self, key: UnitKey) -> Vec<Vec<u8>> {
+    pub(crate) fn sealed(&self, key: UnitKey) -> Vec<Vec<u8>> {
         match self.unit(key).map(|unit| &unit.stage) {
             Some(Stage::Open { sealed, .. }) => sealed.values().cloned().collect(),
             Some(Stage::Accepted { .. } | Stage::Failed { .. }) | None => Vec::new(),
@@ -107,6 +133,10 @@ impl State {
         match unit.stage {
             Stage::Accepted { output, stored: false } => {
                 let holders = unit.holders();
+                if holders.is_empty() {
+                    // Lost; somebody will compute it again.
+                    return None;
+                }
                 Some(Action::FetchOutput { job: job.id, index: key.index, output, holders })
             }
             Stage::Accepted { .. } | Stage::Open { .. } | Stage::Failed { .. } => None,

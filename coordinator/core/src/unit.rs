@@ -16,12 +16,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::dispatch::Place;
 use crate::job::JobNumber;
+use crate::lots::LotKey;
 use crate::record::UnitError;
 use crate::replica::{Replica, ReplicaState, ValidateState};
 use crate::validate::Census;
 
 /// Which work unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct UnitKey {
     pub(crate) job: JobNumber,
     pub(crate) index: u64,
@@ -36,6 +38,10 @@ pub(crate) struct Unit {
     pub(crate) stage: Stage,
     /// Where it waits for nodes, if it lacks replicas.
     pub(crate) place: Option<Place>,
+    /// The `consecutive_valid` of the node that may decide it alone (policy `adaptive`).
+    pub(crate) trusted: Option<u32>,
+    /// The lot that its result waits in (policy `audited`).
+    pub(crate) filed: Option<Box<LotKey>>,
 }
 
 /// How far a work unit is.
@@ -65,13 +71,7 @@ impl Unit {
     /// A unit that nobody has yet.
     pub(crate) const fn new(target: u32) -> Self {
         let stage = Stage::Open { target, sealed: BTreeMap::new() };
-        Self { replicas: Vec::new(), stage, place: None }
-    }
-
-    /// Whether a node has, or ever had, a replica of this unit. It never gets another: an
-    /// error would repeat itself, and two votes of one node are one.
-    pub(crate) fn knows(&self, node: NodeId) -> bool {
-        self.replicas.iter().any(|replica| replica.node == node)
+        Self { replicas: Vec::new(), stage, place: None, trusted: None, filed: None }
     }
 
     pub(crate) fn replica(&self, id: ReplicaId) -> Option<&Replica> {
@@ -89,7 +89,7 @@ impl Unit {
     /// Whether an earlier replica was lost, or its results did not agree: such a unit holds
     /// its job up and goes first.
     pub(crate) fn is_retry(&self, target_at_first: u32) -> bool {
-        let raised = self.target().is_some_and(|target| target > target_at_first);
+        let raised = self.is_lost() || self.target().is_some_and(|target| target > target_at_first);
         raised
             || self.replicas.iter().any(|replica| match replica.state {
                 ReplicaState::InProgress { .. } | ReplicaState::Success { .. } => false,
@@ -97,6 +97,11 @@ impl Unit {
                 | ReplicaState::ClientError { .. }
                 | ReplicaState::ValidateError => true,
             })
+    }
+
+    /// The output that stands for all that are the same as this one.
+    pub(crate) const fn class_of(&self, output: Cid) -> Cid {
+        output
     }
 
     /// Whether nothing about it can change any more, short of reports nobody needs.
@@ -127,7 +132,9 @@ impl Unit {
             census.total += 1;
             match replica.state {
                 ReplicaState::InProgress { .. } => census.in_progress += 1,
-                ReplicaState::Success { output, .. } => census.outputs.push(output),
+                ReplicaState::Success { output, .. } => {
+                    census.outputs.push(self.class_of(output));
+                }
                 ReplicaState::ClientError { .. } | ReplicaState::ValidateError => {
                     census.errors += 1;
                 }
@@ -137,10 +144,15 @@ impl Unit {
         census
     }
 
-    /// Nodes that computed the canonical output.
+    /// Whether it is accepted, but its output is lost and must be computed again.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self.stage, Stage::Accepted { stored: false, .. }) && self.holders().is_empty()
+    }
+
+    /// Nodes that computed the canonical output and still have it.
     pub(crate) fn holders(&self) -> Vec<NodeId> {
         let Stage::Accepted { output, .. } = self.stage else { return Vec::new() };
-        let agree = |replica: &&Replica| replica.state.output() == Some(output);
+        let agree = |replica: &&Replica| replica.state.output() == Some(output) && !replica.is_gone;
         self.replicas.iter().filter(agree).map(|replica| replica.node).collect()
     }
 }

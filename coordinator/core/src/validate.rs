@@ -13,8 +13,7 @@
 //!
 //! # What is not here
 //!
-//! No trust in nodes: one node, one vote. A policy that weighs votes belongs here and into
-//! [`crate::dispatch`], which decides who may vote at all.
+//! Trust in nodes: [`crate::judge`] weighs results for the policies that do.
 
 use std::collections::BTreeMap;
 
@@ -50,13 +49,26 @@ pub(crate) enum Decision {
     Fail { errors: Vec<UnitError> },
 }
 
-/// Decides what the replicas of a work unit that aims at `target` results amount to.
-pub(crate) fn decide(census: &Census, target: u32, rules: &Validation) -> Decision {
-    let successes = census.successes();
-    let compared = successes >= rules.min_quorum;
-    if compared && let Some(output) = check_set(&census.outputs, rules) {
+/// Decides what the replicas of a work unit that aims at `target` results amount to, by a
+/// fixed quorum.
+pub(crate) fn decide(census: &Census, target: u32, rules: &Validation, quorum: u32) -> Decision {
+    let compared = census.successes() >= quorum;
+    let verdict = if compared { check_set(&census.outputs, quorum) } else { None };
+    conclude(census, target, rules, compared, verdict)
+}
+
+/// What follows from a comparison, if there was one, within the limits of the job.
+pub(crate) fn conclude(
+    census: &Census,
+    target: u32,
+    rules: &Validation,
+    compared: bool,
+    verdict: Option<Cid>,
+) -> Decision {
+    if let Some(output) = verdict {
         return Decision::Accept { output };
     }
+    let successes = census.successes();
     let target = if compared { target.max(successes + 1) } else { target };
     let wanted = census.needed(target);
     let exhausted = census.total >= rules.max_total_results && census.in_progress == 0;
@@ -79,8 +91,8 @@ pub(crate) fn decide(census: &Census, target: u32, rules: &Validation) -> Decisi
 }
 
 /// The canonical output of a set of successes, if a quorum agrees.
-pub(crate) fn check_set(outputs: &[Cid], rules: &Validation) -> Option<Cid> {
-    if outputs.len() < rules.min_quorum as usize {
+pub(crate) fn check_set(outputs: &[Cid], quorum: u32) -> Option<Cid> {
+    if outputs.len() < quorum as usize {
         return None;
     }
     let mut votes: BTreeMap<&Cid, u32> = BTreeMap::new();
@@ -90,7 +102,7 @@ pub(crate) fn check_set(outputs: &[Cid], rules: &Validation) -> Option<Cid> {
     let most = votes.values().copied().max()?;
     let mut leaders = votes.into_iter().filter(|&(_, count)| count == most);
     let (output, count) = leaders.next()?;
-    (count >= rules.agreement() && leaders.next().is_none()).then_some(*output)
+    (count > quorum / 2 && leaders.next().is_none()).then_some(*output)
 }
 
 /// What a success is worth once the canonical output is known.

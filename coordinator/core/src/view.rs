@@ -3,15 +3,21 @@
 //! Of an undecided work unit they hold counts only. Its outputs are nobody's business: a lazy
 //! node that could read them would have something to copy.
 
+use std::collections::BTreeMap;
+
 use dockercomp_protocol::execution::ExecutorKind;
 use dockercomp_protocol::wire::work::Capacity;
 use dockercomp_protocol::{Cid, NodeId, Timestamp};
 
 use crate::Core;
+use crate::identity::Identity;
 use crate::job::{Job, JobNumber, JobState, UnitFailure};
 use crate::node::Disagreement;
+use crate::quota::Quota;
 use crate::record::UnitError;
 use crate::replica::{ReplicaState, Tally, ValidateState};
+use crate::standing::Standing;
+use crate::trust::Trust;
 use crate::unit::{Stage, Unit};
 
 /// A job, in numbers.
@@ -40,6 +46,8 @@ pub struct JobView {
     pub failed: u64,
     /// Its replicas.
     pub replicas: Tally,
+    /// What it has cost, in millionths of a Cobblestone.
+    pub credit: u64,
     /// The latest failures, with reasons.
     pub failures: Vec<UnitFailure>,
 }
@@ -51,6 +59,14 @@ pub struct NodeView {
     pub node: NodeId,
     /// Its replicas.
     pub replicas: Tally,
+    /// Its record with each executor that it has used.
+    pub standings: BTreeMap<ExecutorKind, Standing>,
+    /// How much work it may have in a day: less and less for one that fails.
+    pub quota: Quota,
+    /// What its valid results were worth, in millionths of a Cobblestone.
+    pub credit: u64,
+    /// What ties it to others, since its first lease.
+    pub identity: Option<Identity>,
     /// What it said of itself, unless it has not registered since the last restart.
     pub registered: Option<Registered>,
 }
@@ -141,6 +157,16 @@ impl Core {
         self.state.disagreements.iter()
     }
 
+    /// Nodes by what they have earned, the most first, and among equals by name.
+    #[must_use]
+    pub fn leaderboard(&self, most: usize) -> Vec<(NodeId, u64)> {
+        let earned = self.state.trust.iter().filter(|(_, trust)| trust.credit > 0);
+        let mut board: Vec<_> = earned.map(|(&node, trust)| (node, trust.credit)).collect();
+        board.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        board.truncate(most);
+        board
+    }
+
     /// Where a work unit stands; nothing if the job or the number is not known.
     #[must_use]
     pub fn explain_unit(&self, job: Cid, index: u64) -> Option<UnitView> {
@@ -163,11 +189,14 @@ impl Core {
     fn view_node(&self, node: NodeId) -> NodeView {
         let replicas = self.state.nodes.get(&node).copied().unwrap_or_default();
         let registered = self.presence.visits.get(&node).map(|visit| Registered {
-            executors: visit.executors.clone(),
-            offer: visit.offer,
+            executors: visit.profile.executors.clone(),
+            offer: visit.profile.offer,
             last_seen: visit.last_seen,
         });
-        NodeView { node, replicas, registered }
+        let trust = self.state.trust.get(&node).cloned().unwrap_or_default();
+        let identity = self.state.identities.get(node).cloned();
+        let Trust { standings, quota, credit, .. } = trust;
+        NodeView { node, replicas, standings, quota, credit, identity, registered }
     }
 }
 
@@ -186,6 +215,7 @@ fn view_job(job: &Job) -> JobView {
         stored: job.n_stored,
         failed: job.n_failed,
         replicas: job.tally,
+        credit: job.credit,
         failures: job.failures.iter().cloned().collect(),
     }
 }

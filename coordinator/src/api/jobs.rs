@@ -33,8 +33,12 @@ pub(super) async fn submit(
     .await;
     let job = opened.map_err(Refused::internal)?.map_err(refuse)?;
     let job = state.jobs.insert(job);
-    let event =
-        Event::JobAdded { job: job.cid, spec: Box::new(job.spec.clone()), units: job.plan.units() };
+    let event = Event::JobAdded {
+        job: job.cid,
+        spec: Box::new(job.spec.clone()),
+        units: job.plan.units(),
+        seed: rand::random(),
+    };
     for root in job.roots() {
         state.peer.pin(root).await.map_err(Refused::internal)?;
         state.peer.announce(root).await;

@@ -6,7 +6,8 @@ use dockercomp_coordinator_core::{Action, Event, Granted, Record};
 use dockercomp_protocol::content::block_cid;
 use dockercomp_protocol::execution::{ExecutorKind, Exit, Limits, Usage};
 use dockercomp_protocol::job::{
-    JobSpec, Policy, Program, SweepParameter, SweepValues, Validation, Work,
+    Comparison, Homogeneity, JobSpec, Policy, Program, SweepParameter, SweepValues, Validation,
+    Work,
 };
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::wire::work::{Capacity, WorkRequest};
@@ -35,7 +36,12 @@ impl Desk {
         let store = Store::open(dir.path(), Options::default()).expect("a store");
         let (core, journal) = recover(&store, RHYTHM).expect("an empty journal");
         let mut desk = Self { dir, store, core, journal, leases: VecDeque::new(), now: 1000 };
-        desk.tell(Event::JobAdded { job: block_cid(b"job"), spec: Box::new(spec()), units: 1000 });
+        desk.tell(Event::JobAdded {
+            job: block_cid(b"job"),
+            spec: Box::new(spec()),
+            units: 1000,
+            seed: [7; 32],
+        });
         desk
     }
 
@@ -137,6 +143,8 @@ fn spec() -> JobSpec {
             max_total_results: 6,
             max_success_results: 4,
             delay_bound_ms: 3_600_000,
+            comparison: Comparison::Identical,
+            homogeneous: Homogeneity::default(),
         },
         collect: None,
     }

@@ -145,6 +145,7 @@ impl Log {
 mod tests {
     use dockercomp_protocol::content::block_cid;
     use dockercomp_protocol::log::HeadNotice;
+    use dockercomp_protocol::receipt::Basis;
     use dockercomp_protocol::statement::Charter;
     use dockercomp_store::Options;
     use libp2p_identity::Keypair;
@@ -179,7 +180,7 @@ mod tests {
         fn commit(&self, log: &mut Log, indices: std::ops::Range<u64>) {
             let entry = |index| {
                 let (job, output) = (block_cid(b"job"), block_cid(b"output"));
-                receipts::entry(job, index, output, Timestamp(index), Vec::new())
+                receipts::entry(job, index, output, Timestamp(index), Basis::Quorum, Vec::new())
             };
             let mut rows: Vec<Row> = indices.map(|index| log.append(&entry(index))).collect();
             let head = log.close(Timestamp(1000), &mut rows);
@@ -206,6 +207,7 @@ mod tests {
             300,
             block_cid(b"output"),
             Timestamp(300),
+            Basis::Quorum,
             Vec::new(),
         ))];
         let closed = log.close(Timestamp(1001), &mut rows);

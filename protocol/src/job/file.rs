@@ -2,6 +2,8 @@
 //!
 //! Every error names the line, the reason and what to write instead.
 
+mod validation;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::str::FromStr;
@@ -11,9 +13,8 @@ use bytesize::ByteSize;
 use cid::Cid;
 use serde::{Deserialize, Deserializer};
 
-use super::spec::{
-    Collect, JobSpec, Policy, Program, SpecError, SweepParameter, SweepValues, Validation, Work,
-};
+use self::validation::ValidationSection;
+use super::spec::{Collect, JobSpec, Program, SpecError, SweepParameter, SweepValues, Work};
 use crate::content;
 use crate::execution::Limits;
 use crate::ids::ProjectId;
@@ -101,19 +102,6 @@ struct ResourcesSection {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct ValidationSection {
-    policy: Policy,
-    min_quorum: u32,
-    target_nresults: Option<u32>,
-    max_error_results: u32,
-    max_total_results: u32,
-    max_success_results: u32,
-    #[serde(deserialize_with = "duration")]
-    delay_bound: Duration,
-}
-
-#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CollectSection {
     args: Vec<String>,
@@ -129,21 +117,6 @@ impl Default for ResourcesSection {
             output_files: 1000,
             pids: 64,
             wall_time: Duration::from_secs(600),
-        }
-    }
-}
-
-impl Default for ValidationSection {
-    /// Quorum 2, and room for a handful of errors and disagreements.
-    fn default() -> Self {
-        Self {
-            policy: Policy::Fixed,
-            min_quorum: 2,
-            target_nresults: None,
-            max_error_results: 3,
-            max_total_results: 8,
-            max_success_results: 6,
-            delay_bound: Duration::from_secs(3600),
         }
     }
 }
@@ -217,6 +190,11 @@ impl JobFile {
             let reason = "exactly one of [sweep] and [inputs] says how the job is split";
             return Err(at(text, None, reason.into(), FIX_SPLIT));
         }
+        if let Some(key) = self.validation.misplaced() {
+            let reason = format!("{key} belongs to another policy or comparison");
+            let place = place_of(text, &SpecError::Validation { reason: key });
+            return Err(at(text, place, reason, FIX_MISPLACED));
+        }
         // Any content will do to check everything else.
         let somewhere = content::chunk_cid(b"");
         let image = self.program.image.as_ref().map(|_| somewhere);
@@ -259,7 +237,6 @@ impl JobFile {
             ),
         };
         let r = self.resources;
-        let v = self.validation;
         JobSpec {
             v: self.version,
             project,
@@ -276,15 +253,7 @@ impl JobFile {
                 pids: r.pids,
                 wall_ms: millis(r.wall_time),
             },
-            validation: Validation {
-                policy: v.policy,
-                min_quorum: v.min_quorum,
-                target_nresults: v.target_nresults.unwrap_or(v.min_quorum),
-                max_error_results: v.max_error_results,
-                max_total_results: v.max_total_results,
-                max_success_results: v.max_success_results,
-                delay_bound_ms: millis(v.delay_bound),
-            },
+            validation: self.validation.into_rules(),
             collect: self.collect.map(|collect| Collect { args: collect.args }),
         }
     }
@@ -352,14 +321,17 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
 }
 
 const FIX_LONG: &str = "put data into a dataset (dockercomp dataset add) and name it by its CID";
+const FIX_MISPLACED: &str = "remove it, or choose the policy or comparison that it is for";
 const FIX_SPLIT: &str = "write [sweep] for parameters or [inputs] for the files of a dataset";
 
 /// What to do about an error of the TOML reader or of our own value readers.
 fn fix_for(reason: &str) -> &'static str {
-    const FIXES: [(&str, &str); 8] = [
+    const FIXES: [(&str, &str); 10] = [
         ("unknown field", "remove the key, or write one of the expected ones"),
         ("missing field", "add the missing key to this section"),
         ("is not a size", "write a number with a unit: KiB, MiB, GiB, kB, MB or GB"),
+        ("is not a share", "write a number from 0 to 1, for example 0.001"),
+        ("is not a tolerance", "write 0 or a positive number, for example 1e-6"),
         ("is not a duration", "write numbers with units: ms, s, min, h or days"),
         (
             "is not pinned",
@@ -424,6 +396,7 @@ fn at(text: &str, span: Option<Range<usize>>, reason: String, fix: &str) -> JobF
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::{Audited, Comparison, Decimal, Homogeneity, Policy, Share, Tolerance};
 
     const SWEEP: &str = r#"
 version = 1
@@ -459,6 +432,25 @@ wall_time = "2min"
     }
 
     #[test]
+    fn a_policy_is_chosen_with_its_constants() {
+        let text = format!(
+            "{SWEEP}\n[validation]\npolicy = \"audited\"\naccepted_error = 1e-4\nhold = \"2h\"\n\
+             comparison = \"numeric\"\nrelative_tolerance = 1e-9\nhomogeneous = [\"os\", \"cpu\"]\n"
+        );
+        let rules = resolve(&text).validation;
+        let policy = Audited {
+            accepted_error: Share::from_millionths(100),
+            hold_ms: 7_200_000,
+            ..Audited::default()
+        };
+        assert_eq!(rules.policy, Policy::Audited(policy));
+        let relative = Decimal { digits: 1, exponent: -9 };
+        let tolerance = Tolerance { absolute: Decimal::default(), relative };
+        assert_eq!(rules.comparison, Comparison::Numeric(tolerance));
+        assert_eq!(rules.homogeneous, Homogeneity { os: true, cpu: true, executor: false });
+    }
+
+    #[test]
     fn specification_is_golden() {
         insta::assert_snapshot!(crate::codec::block(&resolve(SWEEP)).0, @"bafyr4ibvod3ksz2tebmmkmmc6fi7t6rltflofrxmekylfiplkcfidizpfq");
         insta::assert_snapshot!(hex::encode(crate::codec::encode(&resolve(SWEEP))), @"a9617601646e616d656574696c657364776f726ba165737765657081a2646e616d6563726f776676616c756573a16572616e6765a362746f076466726f6d00647374657001666c696d697473a7647069647318406777616c6c5f6d731a0001d4c069746d705f62797465731a010000006a6370755f6d696c6c69731903e86c6d656d6f72795f62797465731a040000006c6f75747075745f62797465731a040000006c6f75747075745f66696c65731903e867636f6c6c656374f66770726f6772616da36461726773836474696c65652d2d726f77657b726f777d65696d616765d82a58250001551e200229ff7dec8a365f7300835d175494866d46e56fec330dad33cd3dc93df3c16d666d6f64756c65f66770726f6a6563745826002408011220cecc1507dc1ddd7295951c290888f095adb9044d1b73d696e6df065d683bd4fc6a76616c69646174696f6ea766706f6c6963796566697865646a6d696e5f71756f72756d026e64656c61795f626f756e645f6d731a0036ee806f7461726765745f6e726573756c747302716d61785f6572726f725f726573756c747303716d61785f746f74616c5f726573756c747308736d61785f737563636573735f726573756c7473066c7375626d69747465645f617401");
@@ -477,6 +469,34 @@ wall_time = "2min"
             ("to = 7", "to = -1", 9, "0 work units", "change the value"),
             ("\"64 MiB\"", "\"1 KiB\"", 13, "at least 8 MiB", "change the value"),
             ("version = 1", "version = 2", 2, "version 2", "change the value"),
+            (
+                "[resources]",
+                "[validation]\nlot_max = 9\n[resources]",
+                13,
+                "another policy",
+                "remove",
+            ),
+            (
+                "[resources]",
+                "[validation]\npolicy = \"audited\"\naccepted_error = 2\n[resources]",
+                14,
+                "is not a share",
+                "from 0 to 1",
+            ),
+            (
+                "[resources]",
+                "[validation]\npolicy = \"credibility\"\nsaboteurs = 0.95\n[resources]",
+                14,
+                "saboteurs must be",
+                "change the value",
+            ),
+            (
+                "[resources]",
+                "[validation]\ncomparison = \"numeric\"\nrelative_tolerance = -1\n[resources]",
+                14,
+                "is not a tolerance",
+                "1e-6",
+            ),
             ("version = 1", "# version\nversion = 2", 3, "version 2", "change the value"),
         ];
         for (from, to, line, reason, fix) in cases {

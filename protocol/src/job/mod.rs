@@ -6,9 +6,11 @@
 
 mod file;
 mod spec;
+mod validation;
 
 pub use file::{JobFile, JobFileError, Reference};
-pub use spec::{
-    Collect, JobError, JobSpec, Policy, Program, SpecError, SweepParameter, SweepValues,
-    Validation, Work,
+pub use spec::{Collect, JobError, JobSpec, Program, SpecError, SweepParameter, SweepValues, Work};
+pub use validation::{
+    Adaptive, Audited, Comparison, Credibility, Decimal, Homogeneity, Policy, Share, Tolerance,
+    Validation,
 };

@@ -1,17 +1,16 @@
 //! The signed specification of a job.
 
-use std::time::Duration;
-
 use cid::Cid;
 use serde::{Deserialize, Serialize};
 
+use super::validation::Validation;
 use crate::codec;
 use crate::envelope::{self, OpenError, Statement};
 use crate::execution::Limits;
 use crate::ids::ProjectId;
 use crate::limits::{
     ARG_BYTES_MAX, ARGS_MAX, JOB_UNITS_MAX, NAME_BYTES_MAX, SWEEP_PARAMETERS_MAX, SWEEP_VALUES_MAX,
-    UNIT_ARGS_BYTES_MAX, UNIT_REPLICAS_MAX,
+    UNIT_ARGS_BYTES_MAX,
 };
 use crate::time::Timestamp;
 
@@ -94,48 +93,6 @@ pub enum SweepValues {
     },
     /// These texts.
     List(Vec<String>),
-}
-
-/// When results count: BOINC's replication parameters, under their names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Validation {
-    /// How agreement is judged.
-    pub policy: Policy,
-    /// Successful results that must be there before they are compared.
-    pub min_quorum: u32,
-    /// Replicas made at first; at least `min_quorum`.
-    pub target_nresults: u32,
-    /// The work unit fails when more replicas than this end in an error.
-    pub max_error_results: u32,
-    /// The work unit fails when it would need more replicas than this in all.
-    pub max_total_results: u32,
-    /// The work unit fails when more successful results than this do not agree.
-    pub max_success_results: u32,
-    /// Time from a lease to its deadline, in milliseconds.
-    pub delay_bound_ms: u64,
-}
-
-impl Validation {
-    /// Time from a lease to its deadline.
-    #[must_use]
-    pub const fn delay_bound(&self) -> Duration {
-        Duration::from_millis(self.delay_bound_ms)
-    }
-
-    /// Results that must agree: a strict majority of the quorum (BOINC's `check_set`).
-    #[must_use]
-    pub const fn agreement(&self) -> u32 {
-        self.min_quorum / 2 + 1
-    }
-}
-
-/// How agreement is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Policy {
-    /// A fixed quorum of equal outputs.
-    Fixed,
 }
 
 /// The reduction of all outputs, run where they are fetched.
@@ -388,31 +345,6 @@ impl SweepValues {
             }
             Self::List(list) => list.get(usize::try_from(index).ok()?).cloned(),
         }
-    }
-}
-
-impl Validation {
-    fn check(&self, limits: &Limits) -> Result<(), SpecError> {
-        let refuse = |reason| Err(SpecError::Validation { reason });
-        if self.min_quorum < 1 {
-            return refuse("min_quorum must be at least 1");
-        }
-        if self.target_nresults < self.min_quorum {
-            return refuse("target_nresults must be at least min_quorum");
-        }
-        if self.max_success_results < self.min_quorum {
-            return refuse("max_success_results must be at least min_quorum");
-        }
-        if self.max_total_results < self.target_nresults {
-            return refuse("max_total_results must be at least target_nresults");
-        }
-        if self.max_total_results > UNIT_REPLICAS_MAX {
-            return refuse("max_total_results must be at most 100");
-        }
-        if self.delay_bound_ms < limits.wall_ms {
-            return refuse("delay_bound must be at least wall_time of [resources]");
-        }
-        Ok(())
     }
 }
 

@@ -29,7 +29,7 @@ pub use self::check::{Checker, Proof, ReceiptError};
 pub use self::file::{FileError, Part, Receipt};
 pub use self::whole::{WholeError, check_whole};
 
-use crate::job::{Policy, Validation};
+use crate::job::{Policy, Share, Validation};
 use crate::time::Timestamp;
 use crate::unit::{Plan, WorkUnit};
 
@@ -63,6 +63,31 @@ pub enum Basis {
     /// Enough results agree: a strict majority of the job's `min_quorum`, more than agree on
     /// any other output, of at least `min_quorum` results.
     Quorum,
+    /// One result of a node that the coordinator trusted when it gave it the work unit (policy
+    /// `adaptive`).
+    Trusted {
+        /// The node's replicated valid results in a row, at the time.
+        consecutive_valid: u32,
+    },
+    /// The nodes that agree are credible enough, by their spot-checks (policy `credibility`).
+    Credible {
+        /// The estimated probability that the output is wrong, rounded up.
+        error: Share,
+    },
+    /// It was in a lot of one node's results that passed its audit (policy `audited`).
+    Lot {
+        /// Results in the lot.
+        results: u32,
+        /// Those of them that other nodes confirmed.
+        audited: u32,
+    },
+    /// A dispute was decided among the nodes whose results counted then (policy `audited`).
+    Majority {
+        /// Results that counted and agree.
+        counted: u32,
+        /// Results that counted and agree on one other output, at most.
+        against: u32,
+    },
 }
 
 /// How the results of a work unit fall out.
@@ -92,8 +117,24 @@ impl Basis {
     /// Whether the owner's terms allow acceptance by this rule.
     #[must_use]
     pub const fn is_allowed_by(&self, terms: &Validation) -> bool {
-        match (self, terms.policy) {
-            (Self::Quorum, Policy::Fixed) => true,
+        match (self, &terms.policy) {
+            (Self::Quorum, Policy::Fixed | Policy::Adaptive(_)) => true,
+            (Self::Trusted { consecutive_valid }, Policy::Adaptive(rules)) => {
+                *consecutive_valid >= rules.trusted_after
+            }
+            (Self::Credible { error }, Policy::Credibility(rules)) => {
+                error.0 <= rules.accepted_error.0
+            }
+            (Self::Lot { results, .. }, Policy::Audited(rules)) => *results <= rules.lot_max,
+            (Self::Majority { counted, against }, Policy::Audited(_)) => *counted > *against,
+            (
+                Self::Quorum
+                | Self::Trusted { .. }
+                | Self::Credible { .. }
+                | Self::Lot { .. }
+                | Self::Majority { .. },
+                _,
+            ) => false,
         }
     }
 
@@ -106,15 +147,28 @@ impl Basis {
                     && votes.agreeing >= terms.agreement() as usize
                     && votes.agreeing > votes.rival
             }
+            // The rest rests on the records of the nodes, which the coordinator answers for.
+            Self::Trusted { .. } | Self::Credible { .. } | Self::Lot { .. } => votes.agreeing >= 1,
+            Self::Majority { counted, .. } => *counted >= 2 && votes.agreeing >= *counted as usize,
         }
     }
 }
 
 impl std::fmt::Display for Basis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Quorum => "quorum",
-        })
+        match self {
+            Self::Quorum => f.write_str("quorum"),
+            Self::Trusted { consecutive_valid } => {
+                write!(f, "trusted node, {consecutive_valid} valid in a row")
+            }
+            Self::Credible { error } => write!(f, "credible, error at most {error}"),
+            Self::Lot { results, audited } => {
+                write!(f, "lot of {results}, {audited} confirmed")
+            }
+            Self::Majority { counted, against } => {
+                write!(f, "majority of {counted} to {against}")
+            }
+        }
     }
 }
 

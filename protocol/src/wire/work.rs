@@ -16,8 +16,8 @@ use crate::execution::ExecutorKind;
 use crate::ids::ReplicaId;
 use crate::limits::{
     AGENT_BYTES_MAX, CACHED_ROOTS_MAX, HEAD_NOTICE_BYTES_MAX, HEADS_ASKED_MAX,
-    HEARTBEAT_REPLICAS_MAX, HINT_ADDRESSES_MAX, HINT_PEERS_MAX, LEASES_MAX, LOG_TAIL_BYTES_MAX,
-    REPORTS_MAX, RESULT_BYTES_MAX, WORK_MESSAGE_BYTES_MAX,
+    HEARTBEAT_REPLICAS_MAX, HINT_ADDRESSES_MAX, HINT_PEERS_MAX, LABEL_BYTES_MAX, LEASES_MAX,
+    LOG_TAIL_BYTES_MAX, REPORTS_MAX, RESULT_BYTES_MAX, WORK_MESSAGE_BYTES_MAX,
 };
 
 /// The stream protocol's name; its number is the version of all messages here.
@@ -55,6 +55,9 @@ pub enum Request {
         running: Vec<ReplicaId>,
         /// Reported replicas whose outputs are kept, at most [`HEARTBEAT_REPLICAS_MAX`].
         kept: Vec<ReplicaId>,
+        /// Those of `running` that have saved how far they are since the last heartbeat, so
+        /// that more time would not be wasted on them.
+        checkpointed: Vec<ReplicaId>,
     },
 }
 
@@ -70,6 +73,23 @@ pub struct Register {
     pub offer: Capacity,
     /// Addresses at which other nodes can fetch chunks from it.
     pub addresses: Vec<String>,
+    /// Who runs it, if they say so: nodes of one operator never get replicas of one work
+    /// unit. At most [`LABEL_BYTES_MAX`] bytes.
+    pub operator: Option<String>,
+    /// What results may depend on.
+    pub platform: Platform,
+}
+
+/// What the results of a program that is not portable may depend on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Platform {
+    /// The operating system, as `std::env::consts::OS` names it; at most
+    /// [`LABEL_BYTES_MAX`] bytes.
+    pub os: String,
+    /// The vendor of the CPU, as it names itself, for example `GenuineIntel`; empty if it is
+    /// not known. At most [`LABEL_BYTES_MAX`] bytes.
+    pub cpu: String,
 }
 
 /// CPU and memory, offered or free.
@@ -257,6 +277,12 @@ pub enum Refusal {
     },
 }
 
+impl Register {
+    fn labels(&self) -> impl Iterator<Item = &String> {
+        self.operator.iter().chain([&self.platform.os, &self.platform.cpu])
+    }
+}
+
 impl Request {
     /// Decodes a request and checks its bounds.
     ///
@@ -270,6 +296,7 @@ impl Request {
                     && register.executors.len() <= 2
                     && register.addresses.len() <= HINT_ADDRESSES_MAX
                     && register.addresses.iter().all(|address| address.len() <= 256)
+                    && register.labels().all(|label| label.len() <= LABEL_BYTES_MAX)
             }
             Self::Work(work) => {
                 work.leases_max as usize <= LEASES_MAX
@@ -285,8 +312,8 @@ impl Request {
                             && report.log_tail.len() <= LOG_TAIL_BYTES_MAX
                     })
             }
-            Self::Heartbeat { running, kept } => {
-                running.len() <= HEARTBEAT_REPLICAS_MAX && kept.len() <= HEARTBEAT_REPLICAS_MAX
+            Self::Heartbeat { running, kept, checkpointed } => {
+                [running, kept, checkpointed].iter().all(|ids| ids.len() <= HEARTBEAT_REPLICAS_MAX)
             }
         };
         if fits { Ok(request) } else { Err(out_of_bounds()) }
@@ -366,10 +393,12 @@ mod tests {
     #[test]
     fn long_lists_are_refused() {
         let running = vec![ReplicaId(1); HEARTBEAT_REPLICAS_MAX + 1];
-        let bytes = codec::encode(&Request::Heartbeat { running, kept: vec![] });
+        let bytes =
+            codec::encode(&Request::Heartbeat { running, kept: vec![], checkpointed: vec![] });
         assert!(Request::decode(&bytes).is_err());
         let running = vec![ReplicaId(1); HEARTBEAT_REPLICAS_MAX];
-        let bytes = codec::encode(&Request::Heartbeat { running, kept: vec![] });
+        let bytes =
+            codec::encode(&Request::Heartbeat { running, kept: vec![], checkpointed: vec![] });
         assert!(Request::decode(&bytes).is_ok());
     }
 

@@ -9,14 +9,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use dockercomp_coordinator_core::{Action, Core, Event as Fact, Granted, Record};
+use dockercomp_coordinator_core::{Action, Core, Event as Fact, Granted, Profile, Record};
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::wire::work::Verdict;
 use dockercomp_protocol::{Cid, NodeId, ReplicaId, codec};
 
 use crate::context::{Context, Event};
 use crate::defect::Defect;
-use crate::jobs::UnitId;
+use crate::jobs::{UnitId, chance_of};
 use crate::message::{Answer, Calling, Lease, Request};
 use crate::moment::Moment;
 use crate::names;
@@ -111,7 +111,8 @@ impl Process {
                 let submitted = cx.jobs.job(job);
                 let spec = Box::new(submitted.submitted(cx.scenario.defect));
                 let (cid, units) = (submitted.cid, submitted.plan.units);
-                self.tell(cx, Fact::JobAdded { job: cid, spec, units }, step);
+                let seed = chance_of(cx.seed, job);
+                self.tell(cx, Fact::JobAdded { job: cid, spec, units, seed }, step);
                 step.effects.push(Effect::Acknowledge { job, cancelled: false });
             }
             Input::Cancelled { job } => {
@@ -143,7 +144,8 @@ impl Process {
         Some(match request {
             Request::Register { executors, offer } => {
                 self.greeted.insert(host, calling.life);
-                self.tell(cx, Fact::NodeRegistered { node, executors, offer }, step);
+                let profile = Profile::plain(executors, offer);
+                self.tell(cx, Fact::NodeRegistered { node, profile }, step);
                 Answer::Welcome
             }
             _ if !is_greeted => Answer::RegisterFirst,
@@ -158,7 +160,9 @@ impl Process {
                 Answer::Reported(verdicts.collect())
             }
             Request::Heartbeat { running, kept } => {
-                let said = self.tell(cx, Fact::Heartbeat { node, running, kept }, step);
+                let checkpointed = Vec::new();
+                let said =
+                    self.tell(cx, Fact::Heartbeat { node, running, kept, checkpointed }, step);
                 let Said::Heartbeat { abandon, forget } = said else { return None };
                 Answer::Heartbeat { abandon, forget }
             }
@@ -214,7 +218,7 @@ impl Process {
                 Action::HeartbeatAnswer { abandon, forget } => {
                     said = Said::Heartbeat { abandon, forget };
                 }
-                Action::Accept { job, index, output, at: _, results } => {
+                Action::Accept { job, index, output, at: _, basis: _, results } => {
                     let unit = cx.jobs.unit(&job, index);
                     step.receipts.push(Receipt { unit, output, results });
                 }
@@ -222,6 +226,8 @@ impl Process {
                     let unit = cx.jobs.unit(&job, index);
                     step.effects.push(Effect::Pull { unit, output, holders });
                 }
+                // No host of a scenario computes what is not equal in every byte.
+                Action::Compare { .. } => {}
                 Action::AnnounceWork => step.effects.push(Effect::Announce),
                 Action::JobEnded { job, state: _ } => {
                     let number = cx.jobs.unit(&job, 0).job;

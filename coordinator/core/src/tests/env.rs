@@ -6,7 +6,8 @@ use std::time::Duration;
 use dockercomp_protocol::content::block_cid;
 use dockercomp_protocol::execution::{ExecutorKind, Exit, Limits, Usage};
 use dockercomp_protocol::job::{
-    JobSpec, Policy, Program, SweepParameter, SweepValues, Validation, Work,
+    Comparison, Homogeneity, JobSpec, Policy, Program, SweepParameter, SweepValues, Validation,
+    Work,
 };
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::wire::work::{Capacity, Verdict, WorkRequest};
@@ -14,6 +15,8 @@ use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp, codec};
 
 use crate::{Action, Config, Core, Event, Granted, JobState, Record};
 
+/// Chance, for tests.
+pub(super) const SEED: [u8; 32] = [5; 32];
 pub(super) const DELAY_BOUND: Duration = Duration::from_secs(3600);
 
 /// A core, its journal, and the effects that no test has expected yet.
@@ -27,7 +30,7 @@ pub(super) struct TestEnv {
 }
 
 /// A node by its name. It costs no key: the core checks no signature.
-pub(super) fn node(name: &str) -> NodeId {
+pub(crate) fn node(name: &str) -> NodeId {
     let mut bytes = vec![0, u8::try_from(name.len()).expect("a short name")];
     bytes.extend(name.as_bytes());
     NodeId::from_bytes(&bytes).expect("an identity hash is a peer id")
@@ -67,6 +70,8 @@ pub(super) fn spec() -> JobSpec {
             max_total_results: 6,
             max_success_results: 4,
             delay_bound_ms: 3_600_000,
+            comparison: Comparison::Identical,
+            homogeneous: Homogeneity::default(),
         },
         collect: None,
     }
@@ -138,6 +143,7 @@ impl TestEnv {
                 | Action::Verdict(_)
                 | Action::HeartbeatAnswer { .. }
                 | Action::Accept { .. }
+                | Action::Compare { .. }
                 | Action::FetchOutput { .. }
                 | Action::AnnounceWork
                 | Action::JobEnded { .. } => self.visible.push_back(action),
@@ -149,7 +155,7 @@ impl TestEnv {
     pub(super) fn job(&mut self, name: &str, units: u64, edit: impl Fn(&mut JobSpec)) -> Cid {
         let mut spec = spec();
         edit(&mut spec);
-        self.step(Event::JobAdded { job: cid(name), spec: Box::new(spec), units });
+        self.step(Event::JobAdded { job: cid(name), spec: Box::new(spec), units, seed: SEED });
         self.visible.retain(|action| *action != Action::AnnounceWork);
         cid(name)
     }
@@ -198,7 +204,8 @@ impl TestEnv {
         kept: &[&Granted],
     ) -> (Vec<ReplicaId>, Vec<ReplicaId>) {
         let ids = |leases: &[&Granted]| leases.iter().map(|lease| lease.replica).collect();
-        self.step(Event::Heartbeat { node, running: ids(running), kept: ids(kept) });
+        let (running, kept, checkpointed) = (ids(running), ids(kept), vec![]);
+        self.step(Event::Heartbeat { node, running, kept, checkpointed });
         match self.visible.pop_front() {
             Some(Action::HeartbeatAnswer { abandon, forget }) => (abandon, forget),
             other => panic!("expected an answer, got {other:?}"),
@@ -277,7 +284,7 @@ impl TestEnv {
     pub(super) fn expect_accepted(&mut self, lease: &Granted, output: &str, holders: &[NodeId]) {
         let (job, index, output) = (lease.job, lease.index, cid(output));
         match self.visible.pop_front() {
-            Some(Action::Accept { job: j, index: i, output: o, at, results }) => {
+            Some(Action::Accept { job: j, index: i, output: o, at, basis: _, results }) => {
                 assert_eq!((j, i, o, at), (job, index, output, self.now));
                 assert!(results.len() >= holders.len());
             }

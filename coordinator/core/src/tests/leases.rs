@@ -4,8 +4,8 @@ use dockercomp_protocol::execution::ExecutorKind;
 use dockercomp_protocol::job::Work;
 use dockercomp_protocol::wire::work::{Capacity, WorkRequest};
 
-use super::env::{DELAY_BOUND, TestEnv, cid, node, request, spec};
-use crate::{Action, Config, Event};
+use super::env::{DELAY_BOUND, SEED, TestEnv, cid, node, request, spec};
+use crate::{Action, Config, Event, Profile};
 
 #[test]
 fn a_node_never_gets_a_unit_twice() {
@@ -48,7 +48,7 @@ fn a_unit_larger_than_the_whole_offer_goes_elsewhere() {
     let executors = vec![ExecutorKind::Wasm];
     for (node, cpu_millis) in [(small, 500), (large, 1000)] {
         let offer = Capacity { cpu_millis, memory_bytes: u64::MAX, disk_bytes: u64::MAX };
-        env.step(Event::NodeRegistered { node, executors: executors.clone(), offer });
+        env.step(Event::NodeRegistered { node, profile: Profile::plain(executors.clone(), offer) });
     }
     env.expect_no_work_for(small);
     env.lease(large);
@@ -160,7 +160,12 @@ fn a_lone_node_does_not_search_through_its_own_units() {
 #[test]
 fn work_is_announced_once_to_idle_nodes() {
     let mut env = TestEnv::new();
-    let add = |name: &str| Event::JobAdded { job: cid(name), spec: Box::new(spec()), units: 1 };
+    let add = |name: &str| Event::JobAdded {
+        job: cid(name),
+        spec: Box::new(spec()),
+        units: 1,
+        seed: SEED,
+    };
     env.step(add("first"));
     env.expect(Action::AnnounceWork);
     // Nobody went away empty since.

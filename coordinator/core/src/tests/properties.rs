@@ -16,7 +16,7 @@ use dockercomp_protocol::wire::work::WorkRequest;
 use dockercomp_protocol::{Cid, NodeId, codec};
 use proptest::prelude::*;
 
-use super::env::{TestEnv, cid, node, request, result, sealed, spec};
+use super::env::{SEED, TestEnv, cid, node, request, result, sealed, spec};
 use crate::{Action, Config, Event, Granted, JobState};
 
 const NODES: u8 = 7;
@@ -133,7 +133,8 @@ impl World {
             Op::Heartbeat { node, of } => {
                 let some = self.leases.iter().rev().skip(of).take(5);
                 let running = some.map(|(_, lease)| lease.replica).collect::<Vec<_>>();
-                self.step(Event::Heartbeat { node: member(node), kept: running.clone(), running });
+                let (node, kept, checkpointed) = (member(node), running.clone(), vec![]);
+                self.step(Event::Heartbeat { node, running, kept, checkpointed });
             }
             Op::Store { lease } => {
                 if let Some((_, lease)) = self.pick(lease) {
@@ -173,7 +174,7 @@ impl World {
         spec.validation.max_total_results = quorum + 1 + slack * 2;
         let job = cid(&format!("job {job}"));
         self.specs.entry(job).or_insert_with(|| spec.clone());
-        self.step(Event::JobAdded { job, spec: Box::new(spec), units });
+        self.step(Event::JobAdded { job, spec: Box::new(spec), units, seed: SEED });
     }
 
     fn request(&mut self, node: NodeId, request: WorkRequest) {
@@ -211,6 +212,7 @@ impl World {
                     assert!(self.accepted.contains(&(job, index)), "fetched before accepted");
                 }
                 Action::Persist(_)
+                | Action::Compare { .. }
                 | Action::Verdict(_)
                 | Action::HeartbeatAnswer { .. }
                 | Action::AnnounceWork

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dockercomp_protocol::execution::Exit;
+use dockercomp_protocol::receipt::Basis;
 use dockercomp_protocol::wire::work::Verdict;
 
 use super::env::{DELAY_BOUND, TestEnv, cid, node, request, result, sealed};
@@ -51,8 +52,8 @@ fn a_saboteur_is_outvoted_and_listed() {
         sealed(&result(eve, &second, Ok("wrong"))),
         sealed(&result(bob, &third, Ok("right"))),
     ];
-    let (index, output, at) = (0, cid("right"), env.now);
-    env.expect(Action::Accept { job, index, output, at, results: results.to_vec() });
+    let (index, output, at, basis) = (0, cid("right"), env.now, Basis::Quorum);
+    env.expect(Action::Accept { job, index, output, at, basis, results: results.to_vec() });
     env.expect(Action::FetchOutput { job, index, output, holders: vec![ada, bob] });
     let caught: Vec<_> = env.core.disagreements().cloned().collect();
     assert_eq!(caught.len(), 1);

@@ -6,7 +6,7 @@ use dockercomp_protocol::execution::{ExecutorKind, Exit};
 use dockercomp_protocol::wire::work::Verdict;
 
 use super::env::{DELAY_BOUND, TestEnv, cid, node, request, result};
-use crate::{Action, Event, JobState, UnitView};
+use crate::{Action, Event, JobState, Profile, UnitView};
 
 #[test]
 fn the_same_report_again_changes_nothing() {
@@ -183,7 +183,7 @@ fn a_node_that_leaves_gives_its_leases_back_at_once() {
     let job = env.job("job", 1, |_| {});
     let offer = request(1).free;
     let executors = vec![ExecutorKind::Wasm];
-    env.step(Event::NodeRegistered { node: node("a"), executors, offer });
+    env.step(Event::NodeRegistered { node: node("a"), profile: Profile::plain(executors, offer) });
     let lost = env.lease(node("a"));
     let kept = env.lease(node("b"));
     env.step(Event::NodeDetached { node: node("a") });

@@ -1,6 +1,6 @@
 //! Restart is replay.
 
-use super::env::{DELAY_BOUND, TestEnv, cid, node};
+use super::env::{DELAY_BOUND, SEED, TestEnv, cid, node};
 use crate::{Action, ApplyError, Config, Core, Event, Record, UnitView};
 
 #[test]
@@ -102,7 +102,7 @@ fn a_record_that_does_not_fit_is_refused_and_changes_nothing() {
 fn two_events_without_draining_are_a_bug() {
     let mut core = Core::new(Config::default());
     let spec = Box::new(super::env::spec());
-    core.handle(env_now(), Event::JobAdded { job: cid("job"), spec, units: 1 });
+    core.handle(env_now(), Event::JobAdded { job: cid("job"), spec, units: 1, seed: SEED });
     core.handle(env_now(), Event::DeadlineReached);
 }
 

@@ -35,7 +35,7 @@ fn check_set_wants_a_strict_majority_of_the_quorum() {
         (2, "aabb", None),
     ];
     for (quorum, names, expected) in cases {
-        let found = check_set(&outputs(names), &rules(quorum));
+        let found = check_set(&outputs(names), quorum);
         assert_eq!(found, expected.map(cid), "{names} at quorum {quorum}");
     }
 }
@@ -50,7 +50,7 @@ fn every_reason_that_holds_is_named() {
         UnitError::TooManySuccessResults,
         UnitError::TooManyTotalResults,
     ];
-    assert_eq!(decide(&census, 2, &rules), Decision::Fail { errors });
+    assert_eq!(decide(&census, 2, &rules, 2), Decision::Fail { errors });
 }
 
 proptest! {
@@ -58,7 +58,7 @@ proptest! {
     fn whatever_is_accepted_was_agreed_on(names in "[abc]{0,8}", quorum in 1u32..6) {
         let (outputs, rules) = (outputs(&names), rules(quorum));
         let census = Census { total: 9, outputs: outputs.clone(), ..Census::default() };
-        if let Decision::Accept { output } = decide(&census, quorum, &rules) {
+        if let Decision::Accept { output } = decide(&census, quorum, &rules, quorum) {
             let votes = outputs.iter().filter(|&&other| other == output).count();
             prop_assert!(votes > quorum as usize / 2);
             prop_assert!(outputs.len() >= quorum as usize);
@@ -76,7 +76,7 @@ proptest! {
         let outputs = outputs(&names);
         let total = u32::try_from(outputs.len()).unwrap() + errors + silent + in_progress;
         let census = Census { outputs, in_progress, errors, total };
-        let target = match decide(&census, quorum, &rules) {
+        let target = match decide(&census, quorum, &rules, quorum) {
             Decision::Accept { .. } | Decision::Fail { .. } => return Ok(()),
             Decision::Inconclusive { target } => target,
             Decision::Wait => quorum,

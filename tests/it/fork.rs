@@ -71,15 +71,17 @@ fn rewrite(dir: &Path, keep: usize) {
     store.append(&[], &rows).expect("written");
 }
 
-/// Waits until a node says that the log was rewritten, and gives its evidence.
-fn caught(node: &Process) -> Vec<PathBuf> {
+/// Waits until a node says that the log was rewritten and has so many entries now, and gives
+/// its evidence.
+fn caught(node: &Process, entries: u64) -> Vec<PathBuf> {
+    let now = format!("now shows one of {entries} that does not carry it on");
     let mut evidence = Vec::new();
     wait_until("the node catches its coordinator", || {
         let status: Value = json(run_on(&node.dir, &["node", "status"]));
         let paths = status["fork"]["evidence"].as_array();
         let paths = paths.into_iter().flatten().filter_map(Value::as_str);
         evidence = paths.map(PathBuf::from).collect();
-        status["fork"]["message"].as_str().is_some_and(|said| said.contains("rewritten its log"))
+        status["fork"]["message"].as_str().is_some_and(|said| said.contains(&now))
     });
     evidence
 }
@@ -110,7 +112,7 @@ fn a_coordinator_that_rewrites_its_log_is_caught() {
     network.coordinator.restart();
     for node in &network.nodes {
         // Two signed heads of one size: proof to anybody, without asking anybody.
-        let evidence = caught(node);
+        let evidence = caught(node, units);
         let [before, now] = &evidence[..] else { panic!("evidence: {evidence:?}") };
         let (code, message) = verify_heads(before, now);
         assert_eq!(code, Some(13), "{message}");
@@ -125,6 +127,12 @@ fn a_coordinator_that_rewrites_its_log_is_caught() {
     network.coordinator.kill();
     rewrite(&network.coordinator.dir, 1);
     network.coordinator.restart();
+    for node in &network.nodes {
+        // The coordinator itself was asked, and cannot prove it.
+        let evidence = caught(node, 1);
+        assert_eq!(evidence.len(), 2);
+        assert_eq!(verify_heads(&evidence[0], &evidence[1]).0, Some(13));
+    }
     network.owner(&["coordinator", "head", "--since", text(&kept), "--into", text(&later)]);
     let (code, message) = verify_heads(&kept, &later);
     assert_eq!(code, Some(13), "{message}");

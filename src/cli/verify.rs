@@ -69,6 +69,13 @@ fn human(verified: &[Verified]) -> String {
             "{whole} outputs are those that the receipts speak of; no work unit is missing\n"
         );
     }
+    let by_record = verified.iter().filter(|receipt| !receipt.proven_by_results).count();
+    if by_record > 0 {
+        text += &format!(
+            "{by_record} were accepted by the records of their nodes, for which the coordinator \
+             answers: the signed results alone do not show it\n"
+        );
+    }
     text + &format!("project {}", first.project)
 }
 

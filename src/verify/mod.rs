@@ -14,7 +14,7 @@ use anyhow::Context;
 use dockercomp_peer::reply::chain;
 use dockercomp_protocol::NodeId;
 use dockercomp_protocol::receipt::damage::{Damage, locate};
-use dockercomp_protocol::receipt::{Checker, Proof, Receipt};
+use dockercomp_protocol::receipt::{Basis, Checker, Proof, Receipt};
 use dockercomp_protocol::statement::ResultStatement;
 use serde::Serialize;
 
@@ -37,6 +37,9 @@ pub(crate) struct Verified {
     pub(crate) accepted_at: String,
     /// The rule that accepted it.
     pub(crate) rule: String,
+    /// Whether the signed results alone show that the rule is fulfilled; else it rests on what
+    /// the coordinator says of the nodes' records.
+    pub(crate) proven_by_results: bool,
     pub(crate) agreeing: Vec<String>,
     pub(crate) dissenting: Vec<String>,
     pub(crate) executors: Vec<String>,
@@ -65,7 +68,11 @@ impl Verified {
             output: proof.output.to_string(),
             outputs_checked,
             accepted_at: proof.accepted_at.to_string(),
-            rule: format!("{} of {}", proof.basis, proof.min_quorum),
+            rule: match proof.basis {
+                Basis::Quorum => format!("{} of {}", proof.basis, proof.min_quorum),
+                other => other.to_string(),
+            },
+            proven_by_results: proof.basis.is_proven_by_results(),
             agreeing: nodes(&proof.agreeing),
             dissenting: nodes(&proof.dissenting),
             executors,

@@ -52,6 +52,7 @@ fn a_fetched_job_is_verified_without_a_network() {
     assert_eq!(receipts[7]["log_entries"], 20);
     assert_eq!(receipts[7]["outputs_checked"], true);
     assert_eq!(receipts[7]["rule"], "quorum of 2");
+    assert_eq!(receipts[7]["proven_by_results"], true);
     assert_eq!(receipts[7]["agreeing"].as_array().map(Vec::len), Some(2));
 
     // One receipt proves itself, wherever it lies.

@@ -146,7 +146,7 @@ pub enum ReceiptError {
     /// The rule is not met.
     #[error(
         "{agreeing} of {successes} results agree, and {rival} with another output, which is not \
-         enough for {basis} of {quorum}"
+         enough for acceptance by {basis} (min_quorum {quorum})"
     )]
     NotEnough {
         /// Results that agree with the output.

@@ -138,6 +138,20 @@ impl Basis {
         }
     }
 
+    /// Whether the signed results alone show that the rule is fulfilled. Of the others the
+    /// receipt shows what the coordinator says of the nodes' records, and that it cannot say
+    /// otherwise later.
+    #[must_use]
+    pub const fn is_proven_by_results(&self) -> bool {
+        match self {
+            Self::Quorum => true,
+            Self::Trusted { .. }
+            | Self::Credible { .. }
+            | Self::Lot { .. }
+            | Self::Majority { .. } => false,
+        }
+    }
+
     /// Whether these votes fulfil the rule under the owner's terms.
     #[must_use]
     pub const fn is_met_by(&self, votes: &Votes, terms: &Validation) -> bool {

@@ -11,7 +11,7 @@ use crate::content::{block_cid, chunk_cid};
 use crate::envelope;
 use crate::execution::{ExecutorKind, Exit, Usage};
 use crate::ids::{ProjectId, ReplicaId};
-use crate::job::{JobFile, JobSpec};
+use crate::job::{Adaptive, JobFile, JobSpec};
 use crate::log::{Frontier, Head, Path, leaf_hash, node_hash};
 use crate::statement::{Charter, ResultStatement};
 
@@ -210,6 +210,32 @@ fn disagreement_and_ties_are_no_quorum() {
     let tie: [&[u8]; 4] = [b"right", b"right", b"wrong", b"wrong"];
     let refused = world.refused(&world.entry(0, &tie));
     assert!(matches!(refused, ReceiptError::NotEnough { rival: 2, .. }), "{refused}");
+}
+
+#[test]
+fn a_rule_counts_only_where_the_owner_allows_it() {
+    let mut world = World::new();
+    let trusted = |consecutive_valid| Basis::Trusted { consecutive_valid };
+    let entry = |world: &World, basis| Entry { basis, ..world.entry(0, &[b"right"]) };
+    let rules = [
+        trusted(1000),
+        Basis::Credible { error: Share(1) },
+        Basis::Lot { results: 10, audited: 10 },
+        Basis::Majority { counted: 1, against: 0 },
+    ];
+    for basis in rules {
+        let refused = world.refused(&entry(&world, basis));
+        assert!(matches!(refused, ReceiptError::ForeignRule { .. }), "{refused}");
+        assert!(!basis.is_proven_by_results());
+    }
+    world.job.validation.policy = Policy::Adaptive(Adaptive::default());
+    let too_new = entry(&world, trusted(9));
+    assert!(matches!(world.refused(&too_new), ReceiptError::ForeignRule { .. }));
+    let trusted = world.receipt(&entry(&world, trusted(10))).encode();
+    let proof = world.check(&trusted).expect("one result of a trusted node is enough");
+    assert_eq!((proof.agreeing.len(), proof.basis), (1, Basis::Trusted { consecutive_valid: 10 }));
+    let alone = entry(&world, Basis::Quorum);
+    assert!(matches!(world.refused(&alone), ReceiptError::NotEnough { .. }));
 }
 
 #[test]

@@ -3,9 +3,10 @@
 //! ```text
 //! INTO/job                      the owner's signed words
 //! INTO/head                     the signed head of the log under which the receipts are
-//! INTO/units/<index>/…          what each work unit left in /output
-//! INTO/receipts/<index>.receipt why it is canonical
-//! INTO/result/…                 what the job's [collect] makes of all units
+//! INTO/units/<index>/…          what each work unit of the last level left in /output
+//! INTO/receipts/<index>.receipt why that, and everything that it was made of, is canonical
+//! INTO/result/…                 the only unit of the last level, or what the job's [collect]
+//!                               makes of all units
 //! ```
 
 use std::collections::BTreeMap;
@@ -28,11 +29,11 @@ use crate::failure::{Code, Failure};
 /// What was fetched.
 #[derive(Debug, Serialize)]
 pub(crate) struct Fetched {
-    /// One folder for each work unit.
+    /// One folder for each work unit of the last level.
     pub(crate) units: PathBuf,
     /// One receipt for each work unit.
     pub(crate) receipts: PathBuf,
-    /// What the reduction made, if the job has one.
+    /// What the last stage or the reduction made, if that is one thing.
     pub(crate) result: Option<PathBuf>,
     /// The files of the result.
     pub(crate) files: Vec<PathBuf>,
@@ -87,8 +88,30 @@ pub(crate) async fn fetch(
         fetched.files = walk(&result)?;
         fetched.result = Some(result);
         fetched.collected_with = Some(with);
+    } else if let (false, Some(unit)) = (spec.stages.is_empty(), only_result(&spec)) {
+        let result = into.join("result");
+        copy(&fetched.units.join(format!("{unit:08}")), &result)?;
+        fetched.files = walk(&result)?;
+        fetched.result = Some(result);
     }
     Ok(fetched)
+}
+
+/// The work unit whose output is the whole result, if there is one.
+fn only_result(spec: &JobSpec) -> Option<u64> {
+    let results = spec.layout().results();
+    (results.end - results.start == 1).then_some(results.start)
+}
+
+/// Copies the files below a folder, so that a result can be changed and the unit still verified.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    for file in walk(from)? {
+        let into = to.join(file.strip_prefix(from).context("a file lies outside its folder")?);
+        let parent = into.parent().context("a file lies in no folder")?;
+        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        fs::copy(&file, &into).with_context(|| format!("cannot copy {}", file.display()))?;
+    }
+    Ok(())
 }
 
 /// Makes a folder that must not have anything in it yet.

@@ -154,8 +154,8 @@ impl Decider {
         while let Some(action) = self.core.poll_action() {
             match action {
                 Action::Persist(record) => step.records.push(codec::encode(&record)),
-                Action::Accept { job, index, output, at, basis, results } => {
-                    let entry = receipts::entry(job, index, output, at, basis, results);
+                Action::Accept { job, index, inputs, output, at, basis, results } => {
+                    let entry = receipts::entry(job, index, inputs, output, at, basis, results);
                     step.rows.push(self.log.append(&entry));
                 }
                 Action::Lease(granted) => answer = Some(Answer::Leases(granted)),

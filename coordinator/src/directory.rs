@@ -12,6 +12,8 @@ use dockercomp_protocol::{Cid, NodeId};
 
 /// Nodes remembered as holders of one dataset: enough to spread load, few enough to be fresh.
 const HOLDERS_MAX: usize = 64;
+/// Holders of one output that are hinted: enough that one may be away.
+const OUTPUT_HOLDERS_MAX: usize = 3;
 /// Nodes remembered with their addresses.
 const NODES_MAX: usize = 100_000;
 
@@ -74,6 +76,27 @@ impl Directory {
                 });
                 peers.extend(located.take(HINT_PEERS_MAX - 1));
             }
+            Hint { root, peers }
+        })
+    }
+
+    /// Whom `asker` may ask for an output: those of its holders that are known to be somewhere,
+    /// a few of them, and the coordinator.
+    pub(crate) fn output_hint(
+        &self,
+        root: Cid,
+        holders: &[NodeId],
+        asker: NodeId,
+        coordinator: &HintPeer,
+    ) -> Hint {
+        self.with(|inner| {
+            let others = holders.iter().filter(|node| **node != asker);
+            let located = others.filter_map(|peer| {
+                let addresses = inner.nodes.get(peer)?.addresses.clone();
+                (!addresses.is_empty()).then_some(HintPeer { peer: *peer, addresses })
+            });
+            let mut peers: Vec<HintPeer> = located.take(OUTPUT_HOLDERS_MAX).collect();
+            peers.push(coordinator.clone());
             Hint { root, peers }
         })
     }

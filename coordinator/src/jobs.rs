@@ -142,8 +142,14 @@ impl Job {
         [self.spec.program.image, self.spec.program.module, dataset].into_iter().flatten()
     }
 
-    /// The description of a work unit and its id.
-    pub(crate) fn unit(&self, index: u64) -> Option<(Cid, Vec<u8>)> {
-        self.plan.unit(index).map(|unit| codec::block(&unit))
+    /// What people call its stages, the first one included.
+    pub(crate) fn stage_names(&self) -> Vec<String> {
+        let later = self.spec.stages.iter().map(|stage| stage.name.clone());
+        std::iter::once("map".to_owned()).chain(later).collect()
+    }
+
+    /// The description of a work unit, which takes these outputs of others, and its id.
+    pub(crate) fn unit(&self, index: u64, inputs: &[Cid]) -> Option<(Cid, Vec<u8>)> {
+        self.plan.unit_of(index, inputs).map(|unit| codec::block(&unit))
     }
 }

@@ -10,7 +10,8 @@
 
 use dockercomp_protocol::log::inclusion;
 use dockercomp_protocol::receipt::{Basis, Entry, Receipt};
-use dockercomp_protocol::{Cid, Timestamp};
+use dockercomp_protocol::wire::permit::Permission;
+use dockercomp_protocol::{Cid, NodeId, Timestamp, envelope};
 use dockercomp_store::{Row, Store, StoreError, Table};
 use libp2p_identity::Keypair;
 use serde_bytes::ByteBuf;
@@ -27,6 +28,16 @@ pub(crate) struct Seal {
     pub(crate) charter: Vec<u8>,
 }
 
+impl Seal {
+    /// Lets a node have the outputs that a lease of it takes; nothing if it takes none.
+    pub(crate) fn permission(&self, asker: NodeId, outputs: Vec<Cid>) -> Vec<u8> {
+        if outputs.is_empty() {
+            return Vec::new();
+        }
+        envelope::seal(&self.key, &Permission { v: 1, asker, outputs })
+    }
+}
+
 /// What is stored of one receipt.
 #[derive(Debug)]
 pub(crate) struct Stored {
@@ -37,10 +48,11 @@ pub(crate) struct Stored {
     pub(crate) entry: Vec<u8>,
 }
 
-/// The entry of a work unit whose description follows from the job alone.
+/// The entry of a work unit that took these outputs of others.
 pub(crate) fn entry(
     job: Cid,
     index: u64,
+    inputs: Vec<Cid>,
     output: Cid,
     accepted_at: Timestamp,
     basis: Basis,
@@ -50,7 +62,7 @@ pub(crate) fn entry(
         v: Entry::VERSION,
         job,
         index,
-        inputs: Vec::new(),
+        inputs,
         output,
         accepted_at,
         basis,

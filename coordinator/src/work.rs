@@ -7,13 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dockercomp_coordinator_core::{Event, Granted, Profile};
+use dockercomp_coordinator_core::{Core, Event, Granted, Profile};
 use dockercomp_network::framed::{read_frame, write_frame};
 use dockercomp_network::{AcceptError, Handle as Network, Stream, StreamProtocol};
 use dockercomp_peer::reply::chain;
 use dockercomp_protocol::batch::{Batch, BatchError};
 use dockercomp_protocol::ids::NodeId;
-use dockercomp_protocol::limits::{HINT_ADDRESSES_MAX, WORK_MESSAGE_BYTES_MAX};
+use dockercomp_protocol::limits::{HINT_ADDRESSES_MAX, LEASES_MAX, WORK_MESSAGE_BYTES_MAX};
 use dockercomp_protocol::statement::{ResultError, ResultStatement};
 use dockercomp_protocol::time::millis;
 use dockercomp_protocol::wire::work::{
@@ -37,6 +37,8 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
 /// When a node that got nothing asks again without being told that there is work: only in
 /// case it missed the announcement.
 const RETRY: Duration = Duration::from_secs(60);
+/// Outputs of earlier stages whose holders one answer names.
+const OUTPUT_HINTS_MAX: usize = LEASES_MAX;
 /// A stream on which nothing was asked for this long is closed.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
 
@@ -149,14 +151,16 @@ impl Server {
         };
         let replicas = granted.iter().map(|granted| granted.replica).collect();
         let hints = self.hints(node, &granted);
-        let leases = granted.into_iter().filter_map(|granted| self.lease(granted)).collect();
+        let leases = granted.into_iter().filter_map(|granted| self.lease(node, granted)).collect();
         (Response::Work(Assignment { leases, hints, retry_ms: millis(RETRY) }), replicas)
     }
 
-    fn lease(&self, granted: Granted) -> Option<Lease> {
-        let (_, unit) = self.jobs.get(&granted.job)?.unit(granted.index)?;
+    fn lease(&self, node: NodeId, granted: Granted) -> Option<Lease> {
+        let inputs: Vec<Cid> = granted.inputs.iter().map(|input| input.output).collect();
+        let (_, unit) = self.jobs.get(&granted.job)?.unit(granted.index, &inputs)?;
         let left = granted.deadline.since(self.decider.now());
-        Some(Lease { replica: granted.replica, unit, expires_in_ms: millis(left) })
+        let permission = self.seal.permission(node, inputs);
+        Some(Lease { replica: granted.replica, unit, expires_in_ms: millis(left), permission })
     }
 
     /// Who holds what the leases need. The node itself is about to hold it as well.
@@ -176,14 +180,17 @@ impl Server {
             peer: self.network.local_peer(),
             addresses: own.iter().take(HINT_ADDRESSES_MAX).map(ToString::to_string).collect(),
         };
-        roots
-            .into_iter()
-            .map(|root| {
-                let hint = self.directory.hint(root, node, &coordinator);
-                self.directory.holds(node, root);
-                hint
-            })
-            .collect()
+        let datasets = roots.into_iter().map(|root| {
+            let hint = self.directory.hint(root, node, &coordinator);
+            self.directory.holds(node, root);
+            hint
+        });
+        // Without a hint the coordinator is asked, so the message stays within its bound.
+        let outputs = granted.iter().flat_map(|granted| &granted.inputs).take(OUTPUT_HINTS_MAX);
+        let outputs = outputs.map(|input| {
+            self.directory.output_hint(input.output, &input.holders, node, &coordinator)
+        });
+        datasets.chain(outputs).collect()
     }
 
     async fn on_head(&self, since: Vec<u64>) -> Response {
@@ -251,11 +258,15 @@ impl Server {
         log_tail: String,
     ) -> Result<Result<oneshot::Receiver<Answer>, Verdict>, Stopped> {
         let replica = result.replica;
-        let granted = self.decider.look(move |core| core.unit_of(replica)).await?;
+        let look = move |core: &Core| {
+            let (job, index) = core.unit_of(replica)?;
+            Some((job, index, core.inputs_of(job, index)))
+        };
+        let granted = self.decider.look(look).await?;
         let mut rows = Vec::new();
         // A replica whose unit is over and forgotten is answered by the core.
-        if let Some((job, index)) = granted {
-            let unit = self.jobs.get(&job).and_then(|job| job.unit(index));
+        if let Some((job, index, inputs)) = granted {
+            let unit = self.jobs.get(&job).and_then(|job| job.unit(index, &inputs));
             if job != result.job || unit.is_none_or(|(cid, _)| cid != result.unit) {
                 return Ok(Err(Verdict::NotRight));
             }

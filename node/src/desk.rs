@@ -27,6 +27,9 @@ pub(crate) struct LeaseRow {
     pub(crate) job: Vec<u8>,
     /// When it runs out, by this node's clock.
     pub(crate) expires_at: Timestamp,
+    /// The coordinator's permission to have the outputs that the unit takes.
+    #[serde(with = "serde_bytes", default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) permission: Vec<u8>,
 }
 
 /// A result that is not acknowledged.
@@ -208,7 +211,8 @@ mod tests {
         let store = Store::open(dir.path(), dockercomp_store::Options::default());
         let desk = Desk::new(store.expect("a store"));
         let (replica, output) = (ReplicaId(7), block_cid(b"output"));
-        let lease = LeaseRow { unit: vec![1], job: vec![2], expires_at: Timestamp(3) };
+        let (unit, job, permission) = (vec![1], vec![2], vec![3]);
+        let lease = LeaseRow { unit, job, expires_at: Timestamp(3), permission };
         desk.leased(&[(replica, lease.clone())]).expect("durable");
         assert_eq!(desk.leases().expect("readable"), [(replica, lease)]);
 

@@ -45,8 +45,8 @@ impl Job {
     /// even the coordinator can have something else run.
     pub(crate) fn unit(&self, bytes: &[u8]) -> Result<WorkUnit, LeaseError> {
         let unit: WorkUnit = codec::decode(bytes)?;
-        let planned = Plan::new(self.cid, &self.spec).unit(unit.index);
-        if planned.as_ref() == Some(&unit) { Ok(unit) } else { Err(LeaseError::ForeignUnit) }
+        let is_planned = Plan::new(self.cid, &self.spec).has(&unit);
+        if is_planned { Ok(unit) } else { Err(LeaseError::ForeignUnit) }
     }
 }
 
@@ -77,6 +77,7 @@ impl Jobs {
 mod tests {
     use dockercomp_protocol::content::chunk_cid;
     use dockercomp_protocol::job::JobFile;
+    use dockercomp_protocol::unit::Inputs;
     use dockercomp_protocol::{NodeId, Timestamp};
 
     use super::*;
@@ -107,9 +108,10 @@ mod tests {
                 let mut other = unit.clone();
                 other.args = vec!["rm".into()];
                 assert!(job.unit(&codec::encode(&other)).is_err());
-                if let Some(inputs) = &mut unit.clone().inputs {
-                    inputs.count -= 1;
-                    let fewer = WorkUnit { inputs: Some(inputs.clone()), ..unit.clone() };
+                if let Some(Inputs::Files(range)) = &mut unit.clone().inputs {
+                    range.count -= 1;
+                    let inputs = Some(Inputs::Files(range.clone()));
+                    let fewer = WorkUnit { inputs, ..unit.clone() };
                     assert!(job.unit(&codec::encode(&fewer)).is_err());
                 }
             }

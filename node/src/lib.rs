@@ -16,11 +16,13 @@
 //! engine is removed at the next start.
 
 pub mod api;
+mod borrowed;
 mod desk;
 mod fault;
 mod heads;
 mod jobs;
 mod office;
+mod permits;
 mod platform;
 mod replica;
 mod session;
@@ -33,7 +35,7 @@ use std::sync::Arc;
 
 use dockercomp_agent::{Agent, Config, Event, Restored};
 use dockercomp_executor::{Choice, ChooseError, CleanupError, Executor};
-use dockercomp_network::{Role, SubscribeError};
+use dockercomp_network::{AcceptError, Role, SubscribeError};
 use dockercomp_peer::clock::Clock;
 use dockercomp_peer::{Peer, PeerError, control};
 use dockercomp_protocol::ids::{NodeId, ProjectId};
@@ -50,6 +52,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::fault::Fault;
 
 use crate::api::{ApiState, Board};
+use crate::borrowed::Borrowed;
 use crate::desk::Desk;
 use crate::heads::Watch;
 use crate::jobs::{Job, Jobs, LeaseError};
@@ -95,6 +98,9 @@ pub enum StartError {
     /// Leases and results cannot be read.
     #[error("the store could not be read")]
     Store(#[from] StoreError),
+    /// Another part of this process answers permissions already.
+    #[error("cannot answer nodes")]
+    Accept(#[from] AcceptError),
     /// Announcements cannot be heard.
     #[error("cannot listen to announcements")]
     Subscribe(#[from] SubscribeError),
@@ -145,12 +151,14 @@ impl Service {
         replica::clear(peer.store().dir()).await;
 
         let board = Board::default();
+        let (borrowed, returned) = Borrowed::new();
         let bench = Bench {
             peer: peer.clone(),
             executor: Arc::clone(&executor),
             board: board.clone(),
             faults: options.faults.into(),
             hints: Hints::default(),
+            borrowed: borrowed.clone(),
             outputs: Arc::default(),
             stopping: shutdown.clone(),
         };
@@ -166,7 +174,7 @@ impl Service {
         let (session, asking) = Session::new(peer.network().clone(), project, register, welcomes);
         let (sender, messages) = worker::channel();
         let desk = Desk::new(peer.store().clone());
-        let (restored, replicas, outputs) = restore(&desk, project).await?;
+        let (restored, replicas, outputs) = restore(&desk, project, &borrowed).await?;
         peer.review_outputs(&outputs).await?;
         let seed = u64::from_le_bytes(*peer.id().to_bytes().last_chunk().expect("a long id"));
         let clock = Clock::from(Timestamp::default());
@@ -183,7 +191,10 @@ impl Service {
             worker: sender.clone(),
             clock,
         };
-        let worker = Worker::new(agent, Arc::new(office), board.clone(), messages, replicas);
+        let office = Arc::new(office);
+        helpers.push(tokio::spawn(take_back(Arc::clone(&office), returned, shutdown.clone())));
+        helpers.push(permits::serve(&peer, shutdown.clone())?);
+        let worker = Worker::new(agent, office, board.clone(), messages, replicas);
         helpers.push(tokio::spawn(session.run(shutdown.clone())));
         helpers.push(listen(&peer, project, sender.clone(), shutdown.clone()).await?);
         helpers.push(tokio::spawn(greet(
@@ -235,8 +246,9 @@ impl Service {
 async fn restore(
     desk: &Desk,
     project: ProjectId,
+    borrowed: &Borrowed,
 ) -> Result<(Restored, Vec<Replica>, BTreeSet<Cid>), StoreError> {
-    let desk = desk.clone();
+    let (desk, borrowed) = (desk.clone(), borrowed.clone());
     let read = tokio::task::spawn_blocking(move || {
         let (leases, results, kept) = (desk.leases()?, desk.results()?, desk.kept()?);
         let outputs = results.iter().filter_map(|(_, result)| result.output);
@@ -250,7 +262,10 @@ async fn restore(
         for (id, row) in leases {
             let opened = Job::open(row.job, project).map_err(LeaseError::from).and_then(|job| {
                 let unit = job.unit(&row.unit)?;
-                Ok(Replica { id, job: Arc::new(job), unit, unit_cid: unit_cid(&row.unit) })
+                let (unit_cid, permission) = (unit_cid(&row.unit), row.permission);
+                let outputs = unit.outputs();
+                let loan = (!outputs.is_empty()).then(|| borrowed.borrow(outputs));
+                Ok(Replica { id, job: Arc::new(job), unit, unit_cid, permission, _loan: loan })
             });
             match opened {
                 Ok(replica) => {
@@ -293,6 +308,20 @@ async fn listen(
             }
         }
     }))
+}
+
+/// Forgets outputs of others when nobody here works on them any more.
+async fn take_back(
+    office: Arc<Office>,
+    mut returned: mpsc::UnboundedReceiver<Cid>,
+    shutdown: CancellationToken,
+) {
+    while let Some(output) = tokio::select! {
+        () = shutdown.cancelled() => None,
+        output = returned.recv() => output,
+    } {
+        office.return_output(output).await;
+    }
 }
 
 /// Passes the coordinator's welcomes on.

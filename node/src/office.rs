@@ -67,7 +67,8 @@ impl Office {
                 Ok(replica) => {
                     let expires_at = self.clock.now() + Duration::from_millis(lease.expires_in_ms);
                     let job = replica.job.sealed.clone();
-                    rows.push((replica.id, LeaseRow { unit: lease.unit, job, expires_at }));
+                    let wire::work::Lease { unit, permission, .. } = lease;
+                    rows.push((replica.id, LeaseRow { unit, job, expires_at, permission }));
                     replicas.push((replica.clone(), agent_lease(&replica, expires_at)));
                 }
                 Err(error) => {
@@ -100,8 +101,10 @@ impl Office {
                 self.jobs.insert(job)
             }
         };
-        let unit_cid = unit_cid(&lease.unit);
-        Ok(Replica { id: lease.replica, unit: job.unit(&lease.unit)?, unit_cid, job })
+        let (unit_cid, unit) = (unit_cid(&lease.unit), job.unit(&lease.unit)?);
+        let permission = lease.permission.clone();
+        let loan = self.bench.lend(&unit).await;
+        Ok(Replica { id: lease.replica, unit, unit_cid, job, permission, _loan: loan })
     }
 
     /// Brings inputs and program of a replica here.
@@ -212,7 +215,20 @@ impl Office {
         self.tell(Message::Event(event)).await;
     }
 
-    /// Forgets a replica and, unless another one gave the same, its output.
+    /// Forgets an output of others that nobody here works on any more, unless it is also an
+    /// own one.
+    pub(crate) async fn return_output(&self, output: Cid) {
+        let _outputs = self.bench.outputs.write().await;
+        if self.bench.borrowed.holds(&output) {
+            return;
+        }
+        self.bench.hints.forget(&output);
+        if let Ok(false) = self.at_desk(move |desk| desk.needs(&output)).await {
+            self.remove_output(output).await;
+        }
+    }
+
+    /// Forgets a replica and, unless another one gave the same or works on it, its output.
     pub(crate) async fn forget(&self, replica: ReplicaId) {
         let _outputs = self.bench.outputs.write().await;
         let forgotten = self.at_desk(move |desk| {
@@ -223,8 +239,14 @@ impl Office {
             })
         });
         if let Ok(Some(output)) = forgotten.await
-            && let Err(error) = self.bench.peer.forget_output(output).await
+            && !self.bench.borrowed.holds(&output)
         {
+            self.remove_output(output).await;
+        }
+    }
+
+    async fn remove_output(&self, output: Cid) {
+        if let Err(error) = self.bench.peer.forget_output(output).await {
             tracing::warn!(%output, %error, "output not removed");
         }
     }

@@ -15,19 +15,26 @@ use dockercomp_peer::{Located, Peer};
 use dockercomp_protocol::execution::{ExecutorKind, Exit, Usage};
 use dockercomp_protocol::limits::LOG_TAIL_BYTES_MAX;
 use dockercomp_protocol::statement::ResultStatement;
-use dockercomp_protocol::unit::WorkUnit;
+use dockercomp_protocol::unit::{Inputs, WorkUnit};
 use dockercomp_protocol::{Cid, ReplicaId, codec, content};
 use dockercomp_store::{AddError, AddOptions, Want};
+use futures::StreamExt as _;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Board;
+use crate::borrowed::{Borrowed, Loan};
 use crate::desk::ResultRow;
 use crate::fault::{self, Fault};
 use crate::jobs::Job;
+use crate::permits;
 
 /// Pause before something is tried again that this node had trouble with.
 const PAUSE: Duration = Duration::from_secs(3);
+/// Outputs of others that are fetched at one time for one replica.
+const PARALLEL: usize = 8;
+/// How long nobody may give anything of an output before the whole is tried again.
+const FETCH_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A replica and what it is about.
 #[derive(Clone, Debug)]
@@ -36,6 +43,10 @@ pub(crate) struct Replica {
     pub(crate) job: Arc<Job>,
     pub(crate) unit: WorkUnit,
     pub(crate) unit_cid: Cid,
+    /// The coordinator's permission to have the outputs that the unit takes.
+    pub(crate) permission: Vec<u8>,
+    /// Keeps those outputs here.
+    pub(crate) _loan: Option<Arc<Loan>>,
 }
 
 /// Everything that running a replica needs.
@@ -46,6 +57,7 @@ pub(crate) struct Bench {
     pub(crate) board: Board,
     pub(crate) faults: Arc<[Fault]>,
     pub(crate) hints: Hints,
+    pub(crate) borrowed: Borrowed,
     /// Read while an output is made and put on the desk, written while one is forgotten: two
     /// replicas may have the same output.
     pub(crate) outputs: Arc<RwLock<()>>,
@@ -62,6 +74,10 @@ pub(crate) struct Hints {
 impl Hints {
     pub(crate) fn learn(&self, root: Cid, peers: Vec<Located>) {
         self.hints.lock().expect("no holder of this lock panics").insert(root, peers);
+    }
+
+    pub(crate) fn forget(&self, root: &Cid) {
+        self.hints.lock().expect("no holder of this lock panics").remove(root);
     }
 
     fn of(&self, root: &Cid) -> Vec<Located> {
@@ -113,6 +129,13 @@ pub(crate) struct Outcome {
 }
 
 impl Bench {
+    /// Keeps the outputs here that a unit takes, from now on; none for a unit of a first stage.
+    pub(crate) async fn lend(&self, unit: &WorkUnit) -> Option<Arc<Loan>> {
+        // Not while an output is looked at to be forgotten.
+        let _outputs = self.outputs.read().await;
+        (!unit.outputs().is_empty()).then(|| self.borrowed.borrow(unit.outputs()))
+    }
+
     /// Brings the inputs and the program of a replica here and makes the program ready.
     /// Nothing if it was cancelled; a result if the program is at fault.
     pub(crate) async fn prepare(
@@ -141,13 +164,43 @@ impl Bench {
     async fn try_prepare(&self, replica: &Replica) -> Result<(), Trouble> {
         let root = self.program_root(replica)?;
         self.peer.fetch(root, Want::All, self.hints.of(&root), None).await?;
-        if let Some(inputs) = &replica.unit.inputs {
-            let want = Want::Files { first: inputs.first, count: inputs.count.into() };
-            let hints = self.hints.of(&inputs.dataset);
-            self.peer.fetch(inputs.dataset, want, hints, None).await?;
+        match &replica.unit.inputs {
+            None => {}
+            Some(Inputs::Files(range)) => {
+                let want = Want::Files { first: range.first, count: range.count.into() };
+                let hints = self.hints.of(&range.dataset);
+                self.peer.fetch(range.dataset, want, hints, None).await?;
+            }
+            Some(Inputs::Outputs(outputs)) => {
+                self.fetch_outputs(outputs, &replica.permission).await?;
+            }
         }
         let program = self.program(root).await?;
         self.executor.prepare(&program).await?;
+        Ok(())
+    }
+
+    /// Fetches outputs of others from those who hold them; the coordinator holds all of them.
+    async fn fetch_outputs(&self, outputs: &[Cid], permission: &[u8]) -> Result<(), Trouble> {
+        let hints: Vec<_> = outputs.iter().map(|output| (*output, self.hints.of(output))).collect();
+        let coordinator = self.peer.trusted();
+        let holders: Vec<Located> = hints
+            .iter()
+            .flat_map(|(_, holders)| holders)
+            .filter(|holder| Some(holder.peer) != coordinator)
+            .cloned()
+            .collect();
+        permits::present(&self.peer, permission, &holders).await;
+        let fetches = hints.into_iter().map(|(output, mut holders)| {
+            let known = holders.iter().any(|holder| Some(holder.peer) == coordinator);
+            let missing = coordinator.filter(|_| !known);
+            holders.extend(missing.map(|peer| Located { peer, addresses: Vec::new() }));
+            self.peer.fetch_output(output, holders, FETCH_PATIENCE)
+        });
+        let mut fetches = futures::stream::iter(fetches).buffer_unordered(PARALLEL);
+        while let Some(fetched) = fetches.next().await {
+            fetched?;
+        }
         Ok(())
     }
 
@@ -232,9 +285,19 @@ impl Bench {
         let staged = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&into)?;
             std::fs::create_dir_all(&made)?;
-            if let Some(inputs) = &unit.inputs {
-                let want = Want::Files { first: inputs.first, count: inputs.count.into() };
-                store.stage(&inputs.dataset, &want, &into)?;
+            match &unit.inputs {
+                None => {}
+                Some(Inputs::Files(range)) => {
+                    let want = Want::Files { first: range.first, count: range.count.into() };
+                    store.stage(&range.dataset, &want, &into)?;
+                }
+                Some(Inputs::Outputs(outputs)) => {
+                    for (place, output) in outputs.iter().enumerate() {
+                        let folder = into.join(format!("{place:08}"));
+                        std::fs::create_dir(&folder)?;
+                        store.stage(output, &Want::All, &folder)?;
+                    }
+                }
             }
             Ok::<_, Trouble>(())
         });

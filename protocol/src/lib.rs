@@ -5,7 +5,7 @@
 //! | [`content`], [`codec`] | content identifiers and canonical DAG-CBOR |
 //! | [`manifest`] | datasets: files, chunks, pages |
 //! | [`job`] | the job file people write, and the specification owners sign |
-//! | [`mod@unit`] | how a job becomes work units, lazily |
+//! | [`mod@unit`], [`layout`] | how a job becomes work units, lazily, and which take the outputs of which |
 //! | [`execution`] | limits, exits, usage |
 //! | [`envelope`], [`statement`] | signed statements: charters, results, receipts |
 //! | [`batch`], [`merkle`] | many results under one signature |
@@ -32,6 +32,7 @@ pub mod envelope;
 pub mod execution;
 pub mod ids;
 pub mod job;
+pub mod layout;
 pub mod limits;
 pub mod link;
 pub mod log;

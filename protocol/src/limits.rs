@@ -46,6 +46,15 @@ pub const SWEEP_PARAMETERS_MAX: usize = 16;
 pub const SWEEP_VALUES_MAX: usize = 10_000;
 /// Work units of one job.
 pub const JOB_UNITS_MAX: u64 = 100_000_000;
+/// Stages of one job after the first.
+pub const STAGES_MAX: usize = 16;
+/// Outputs that a work unit of a later stage takes.
+pub const FAN_IN_MAX: u32 = 64;
+/// Longest permission to have the outputs of others, in bytes: [`FAN_IN_MAX`] links in a signed
+/// envelope.
+pub const PERMISSION_BYTES_MAX: usize = 4 << 10;
+/// A link to a block in DAG-CBOR, in bytes.
+pub const LINK_BYTES: usize = 41;
 /// Replicas of one work unit in all (BOINC: `MAX_WU_RESULTS`).
 pub const UNIT_REPLICAS_MAX: u32 = 100;
 

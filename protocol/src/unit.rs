@@ -2,12 +2,17 @@
 //!
 //! A [`Plan`] knows how many work units a job has and can make any one of them without
 //! making the others, so a job of millions costs memory only for what is in flight.
+//!
+//! A unit of a later stage names the outputs that it works on by their CIDs. Which units they
+//! are of follows from the job ([`Layout`]); what they are is known when those units have been
+//! accepted, and the receipts of those units prove it ([`crate::receipt::check_whole`]).
 
 use cid::Cid;
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
-use crate::job::{JobSpec, SweepParameter, Work};
+use crate::job::{JobSpec, Stage, SweepParameter, Work};
+use crate::layout::Layout;
 
 /// One piece of a job. Its id is the CID of its encoding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,8 +26,30 @@ pub struct WorkUnit {
     pub index: u64,
     /// The program's arguments, every parameter filled in.
     pub args: Vec<String>,
-    /// The files that are put into `/input`, if any.
-    pub inputs: Option<FileRange>,
+    /// What is put into `/input`, if anything.
+    pub inputs: Option<Inputs>,
+}
+
+/// What a work unit works on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Inputs {
+    /// Files of the job's dataset.
+    Files(FileRange),
+    /// The canonical outputs of units of the level before, in their order; each becomes a
+    /// folder.
+    Outputs(Vec<Cid>),
+}
+
+impl WorkUnit {
+    /// The outputs that it works on; none for a unit of the first stage.
+    #[must_use]
+    pub fn outputs(&self) -> &[Cid] {
+        match &self.inputs {
+            Some(Inputs::Outputs(outputs)) => outputs,
+            Some(Inputs::Files(_)) | None => &[],
+        }
+    }
 }
 
 /// Consecutive files of a dataset, in manifest order.
@@ -43,27 +70,39 @@ pub struct Plan {
     job: Cid,
     args: Vec<String>,
     work: Work,
-    units: u64,
+    stages: Vec<Stage>,
+    layout: Layout,
 }
 
 impl Plan {
     /// Plans a job whose id is `job` and whose specification was checked.
     #[must_use]
     pub fn new(job: Cid, spec: &JobSpec) -> Self {
-        let args = spec.program.args.clone();
-        Self { job, args, work: spec.work.clone(), units: spec.units() }
+        Self {
+            job,
+            args: spec.program.args.clone(),
+            work: spec.work.clone(),
+            stages: spec.stages.clone(),
+            layout: spec.layout(),
+        }
     }
 
-    /// How many work units the job has.
+    /// How many work units the job has, in all stages.
     #[must_use]
-    pub const fn units(&self) -> u64 {
-        self.units
+    pub fn units(&self) -> u64 {
+        self.layout.units()
     }
 
-    /// Work unit number `index`, or nothing if the job has fewer.
+    /// Which units belong to which stage, and which take the outputs of which.
+    #[must_use]
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Work unit number `index` of the first stage, or nothing if that has fewer.
     #[must_use]
     pub fn unit(&self, index: u64) -> Option<WorkUnit> {
-        if index >= self.units {
+        if index >= self.layout.first_units() {
             return None;
         }
         let (args, inputs) = match &self.work {
@@ -72,13 +111,38 @@ impl Plan {
                 let first = index * u64::from(*files_per_unit);
                 let left = (files - first).min(u64::from(*files_per_unit));
                 let count = u32::try_from(left).expect("at most files_per_unit");
-                (self.args.clone(), Some(FileRange { dataset: *dataset, first, count }))
+                let range = FileRange { dataset: *dataset, first, count };
+                (self.args.clone(), Some(Inputs::Files(range)))
             }
         };
         Some(WorkUnit { v: 1, job: self.job, index, args, inputs })
     }
 
-    /// The id of work unit number `index`.
+    /// Work unit number `index`, which takes these outputs of others: none in the first stage,
+    /// and in the others those of the units that [`Layout::inputs`] names, in their order.
+    /// Nothing if there is no such unit, or if it takes another number of outputs.
+    #[must_use]
+    pub fn unit_of(&self, index: u64, outputs: &[Cid]) -> Option<WorkUnit> {
+        if index < self.layout.first_units() {
+            return if outputs.is_empty() { self.unit(index) } else { None };
+        }
+        let taken = self.layout.inputs(index);
+        if index >= self.units() || taken.end - taken.start != outputs.len() as u64 {
+            return None;
+        }
+        let stage = self.stages.get(self.layout.stage_of(index).checked_sub(1)?)?;
+        let inputs = Some(Inputs::Outputs(outputs.to_vec()));
+        Some(WorkUnit { v: 1, job: self.job, index, args: stage.args.clone(), inputs })
+    }
+
+    /// Whether a work unit is one of the job. Of the outputs that it works on, this says how
+    /// many they are and whose; [`crate::receipt::check_whole`] says whether they are the canonical ones.
+    #[must_use]
+    pub fn has(&self, unit: &WorkUnit) -> bool {
+        self.unit_of(unit.index, unit.outputs()).as_ref() == Some(unit)
+    }
+
+    /// The id of work unit number `index` of the first stage.
     #[must_use]
     pub fn unit_cid(&self, index: u64) -> Option<Cid> {
         self.unit(index).map(|unit| codec::block(&unit).0)
@@ -121,7 +185,8 @@ fn substitute(arg: &str, values: &[(String, String)]) -> String {
 mod tests {
     use super::*;
     use crate::content::chunk_cid;
-    use crate::job::SweepValues;
+    use crate::job::{Gather, JobFile, SweepValues};
+    use crate::time::Timestamp;
 
     fn range(name: &str, to: i64) -> SweepParameter {
         SweepParameter { name: name.into(), values: SweepValues::Range { from: 0, to, step: 1 } }
@@ -142,20 +207,68 @@ mod tests {
         assert_eq!(substitute("{a}{b}{c}{", &values), "{b}x{c}{");
     }
 
+    fn plan(work: Work, stages: Vec<Stage>) -> Plan {
+        let text = "version = 1\nname = \"j\"\n[program]\nmodule = \"file:m\"\n[sweep]\nx = [1]\n";
+        let nobody = "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X".parse();
+        let spec = JobFile::parse(text)
+            .expect("a job file")
+            .resolve(
+                nobody.expect("a peer id"),
+                Timestamp(1),
+                None,
+                Some(chunk_cid(b"module")),
+                None,
+            )
+            .expect("a job");
+        Plan::new(chunk_cid(b"job"), &JobSpec { work, stages, ..spec })
+    }
+
     #[test]
     fn files_are_grouped_without_gap_or_overlap() {
         let dataset = chunk_cid(b"dataset");
-        let plan = Plan {
-            job: chunk_cid(b"job"),
-            args: vec![],
-            work: Work::Files { dataset, files_per_unit: 3, files: 8 },
-            units: 3,
-        };
+        let plan = plan(Work::Files { dataset, files_per_unit: 3, files: 8 }, vec![]);
         let ranges: Vec<(u64, u32)> = (0..4)
             .filter_map(|index| plan.unit(index)?.inputs)
-            .map(|inputs| (inputs.first, inputs.count))
+            .map(|inputs| match inputs {
+                Inputs::Files(range) => (range.first, range.count),
+                Inputs::Outputs(_) => panic!("a first stage takes no outputs"),
+            })
             .collect();
         assert_eq!(ranges, [(0, 3), (3, 3), (6, 2)]);
+    }
+
+    fn sum() -> Stage {
+        let gather = Gather::Tree { fan_in: 2 };
+        Stage { name: "sum".into(), args: vec!["add".into()], gather }
+    }
+
+    /// Three units, then two that take (0 1) and (2), then one that takes both.
+    #[test]
+    fn later_units_follow_from_the_job_and_the_outputs() {
+        let plan = plan(Work::Sweep(vec![range("x", 2)]), vec![sum()]);
+        assert_eq!(plan.units(), 6);
+        let [one, two] = [b"one", b"two"].map(|name| chunk_cid(name));
+        let unit = plan.unit_of(3, &[one, two]).expect("a unit");
+        assert_eq!((unit.index, unit.outputs()), (3, &[one, two][..]));
+        assert_eq!(unit.args, ["add"]);
+        assert!(plan.has(&unit));
+        assert!(plan.has(&plan.unit_of(4, &[one]).expect("the last of an odd level")));
+        assert!(plan.has(&plan.unit_of(5, &[two, one]).expect("the root")));
+
+        for (index, outputs) in
+            [(0, &[one][..]), (3, &[one]), (4, &[one, two]), (5, &[]), (6, &[one, two]), (6, &[])]
+        {
+            assert_eq!(plan.unit_of(index, outputs), None, "unit {index}");
+        }
+        let other = WorkUnit { args: vec!["rm".into()], ..unit };
+        assert!(!plan.has(&other));
+    }
+
+    #[test]
+    fn later_work_unit_is_golden() {
+        let plan = plan(Work::Sweep(vec![range("x", 2)]), vec![sum()]);
+        let unit = plan.unit_of(4, &[chunk_cid(b"output")]).expect("a unit");
+        insta::assert_snapshot!(hex::encode(codec::encode(&unit)), @"a5617601636a6f62d82a58250001551e2063a2265e5c677a2d89fceda7adffcf95a8597d0927d2c1a27c00d89af997f9e66461726773816361646465696e6465780466696e70757473a1676f75747075747381d82a58250001551e2096e754fa8b2ab9d1f3f8f2d2bb4ec79a18016b212cf44f8fd2f7441e6e97a48b");
     }
 
     #[test]
@@ -165,8 +278,12 @@ mod tests {
             job: chunk_cid(b"job"),
             index: 7,
             args: vec!["tile".into()],
-            inputs: Some(FileRange { dataset: chunk_cid(b"dataset"), first: 3, count: 2 }),
+            inputs: Some(Inputs::Files(FileRange {
+                dataset: chunk_cid(b"dataset"),
+                first: 3,
+                count: 2,
+            })),
         };
-        insta::assert_snapshot!(hex::encode(codec::encode(&unit)), @"a5617601636a6f62d82a58250001551e2063a2265e5c677a2d89fceda7adffcf95a8597d0927d2c1a27c00d89af997f9e66461726773816474696c6565696e6465780766696e70757473a365636f756e7402656669727374036764617461736574d82a58250001551e20768234e135e6d614eed901176cb657426fe97df3fe4236141e1b05312e843e25");
+        insta::assert_snapshot!(hex::encode(codec::encode(&unit)), @"a5617601636a6f62d82a58250001551e2063a2265e5c677a2d89fceda7adffcf95a8597d0927d2c1a27c00d89af997f9e66461726773816474696c6565696e6465780766696e70757473a16566696c6573a365636f756e7402656669727374036764617461736574d82a58250001551e20768234e135e6d614eed901176cb657426fe97df3fe4236141e1b05312e843e25");
     }
 }

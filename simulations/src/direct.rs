@@ -292,7 +292,7 @@ impl World<'_> {
             while let Some(action) = self.core.poll_action() {
                 match action {
                     Action::Lease(granted) => leases.extend(granted),
-                    Action::Accept { job, index, output, at: _, basis: _, results: _ } => {
+                    Action::Accept { job, index, output, .. } => {
                         self.accepted(self.jobs.unit(&job, index), output);
                     }
                     // Every output is at hand.

@@ -138,6 +138,7 @@ fn specification(number: u32, plan: &JobPlan) -> JobSpec {
         },
         validation: plan.validation.clone(),
         collect: None,
+        stages: vec![],
     }
 }
 

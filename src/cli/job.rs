@@ -284,6 +284,14 @@ fn human(job: &JobInfo) -> String {
         job.results_error,
         job.results_no_reply,
     );
+    if job.stages.len() > 1 {
+        for stage in &job.stages {
+            text += &format!(
+                "stage      {}: {} of {} done, {} failed\n",
+                stage.name, stage.stored, stage.work_units, stage.failed
+            );
+        }
+    }
     if job.state == "running" && job.replicas_in_progress == 0 && job.waiting_for_nodes > 0 {
         text += &format!(
             "\nno node works on it: {} work units wait for a node that offers what [resources] \

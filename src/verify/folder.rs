@@ -26,17 +26,25 @@ pub(crate) fn fetched(folder: &Path, project: Option<NodeId>) -> anyhow::Result<
             if file.file_name().is_none_or(|name| *name != *named) {
                 return Err(refuse(file, format!("it is of work unit {}", proof.index)));
             }
-            check_output(file, &output_of(file), &proof)?;
+            // Outputs that a later stage took are not part of the result.
+            if proof.is_result {
+                check_output(file, &output_of(file), &proof)?;
+            }
             Ok(proof)
         },
     )?;
     check_whole(&proofs).map_err(|error| refuse(folder, error))?;
     let outputs = std::fs::read_dir(&units).map_or(0, Iterator::count);
-    if outputs != proofs.len() {
-        return Err(refuse(folder, format!("{} receipts for {outputs} outputs", proofs.len())));
+    let results = proofs.iter().filter(|proof| proof.is_result).count();
+    if outputs != results {
+        return Err(refuse(folder, format!("{results} receipts for {outputs} outputs")));
     }
     check_copies(folder, &files[0])?;
-    Ok(files.iter().zip(&proofs).map(|(file, proof)| Verified::new(file, proof, true)).collect())
+    Ok(files
+        .iter()
+        .zip(&proofs)
+        .map(|(file, proof)| Verified::new(file, proof, proof.is_result))
+        .collect())
 }
 
 /// Verifies the receipts in a folder, each by itself.

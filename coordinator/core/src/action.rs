@@ -34,6 +34,8 @@ pub enum Action {
         job: Cid,
         /// The work unit's number.
         index: u64,
+        /// The outputs that the unit took, as in [`Granted::inputs`].
+        inputs: Vec<Cid>,
         /// The canonical output.
         output: Cid,
         /// When it was accepted.
@@ -91,4 +93,16 @@ pub struct Granted {
     pub index: u64,
     /// Until when.
     pub deadline: Timestamp,
+    /// The outputs of earlier stages that the unit takes, in order; all of them are safe at
+    /// the coordinator. None for a unit of the first stage.
+    pub inputs: Vec<Input>,
+}
+
+/// A canonical output that a unit of a later stage takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// Its root.
+    pub output: Cid,
+    /// Nodes that computed it and keep it until it has been taken.
+    pub holders: Vec<NodeId>,
 }

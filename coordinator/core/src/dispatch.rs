@@ -1,7 +1,8 @@
 //! Who gets what: the answer to a request for work.
 //!
 //! Sources, in this order: units that lost a replica or disagree (they hold their job up),
-//! then units that lack replicas, then new units. Within a source: jobs whose data the node
+//! then units that lack replicas (those of later stages that have just got their inputs among
+//! them, so that outputs are not kept for long), then new units. Within a source: jobs whose data the node
 //! already has (or that need none), then the others, each in order of submission. A job is
 //! considered only if the node has an executor for it and room for one more replica.
 //!
@@ -211,6 +212,7 @@ impl Core {
             let replica = ReplicaId(self.state.next_replica);
             let check = self.state.due_check(number, node);
             let index = check.unwrap_or(index);
+            let inputs = self.state.job(number).inputs(index);
             self.identify(now, node);
             if check.is_some() {
                 self.persist(Record::SpotCheck {
@@ -235,7 +237,7 @@ impl Core {
                     deadline,
                 });
             }
-            granted.push(Granted { replica, job: id, index, deadline });
+            granted.push(Granted { replica, job: id, index, deadline, inputs });
             room.free = room.free.minus(&need);
             room.leases -= 1;
         }
@@ -252,7 +254,7 @@ impl Core {
     ) -> Option<u64> {
         let job = self.state.job(number);
         match job.in_its_order(source, self.state.config.undecided_max) {
-            Source::New => (job.next_unexpanded < job.n_units).then_some(job.next_unexpanded),
+            Source::New => job.has_new().then_some(job.next_unexpanded),
             Source::Lane(lane) => {
                 let place = self.place_of(now, number, node, executors);
                 next_queued(&self.state, &place, lane, &mut self.cursors)

@@ -20,7 +20,7 @@ pub enum Event {
         job: Cid,
         /// Its specification; only [`Terms`](crate::Terms) are kept.
         spec: Box<JobSpec>,
-        /// How many work units it has.
+        /// How many work units its first stage has.
         units: u64,
         /// What chance in this job is drawn from: fresh, and known to nobody outside. It is
         /// journaled, so that a replay draws the same.

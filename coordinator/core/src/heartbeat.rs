@@ -76,7 +76,8 @@ fn is_run_needed(unit: &Unit, replica: &Replica) -> bool {
     }
 }
 
-/// Whether an output that a node keeps may still have to be fetched from it.
+/// Whether an output that a node keeps may still have to be fetched from it: by the
+/// coordinator, or by nodes that work on it in a later stage.
 fn is_output_needed(unit: &Unit, replica: &Replica) -> bool {
     let may_be_wanted = match &replica.state {
         // Its report is under way.
@@ -88,8 +89,10 @@ fn is_output_needed(unit: &Unit, replica: &Replica) -> bool {
         ReplicaState::ClientError { .. } | ReplicaState::ValidateError => false,
     };
     match unit.stage {
-        Stage::Open { .. } | Stage::Accepted { stored: false, .. } => may_be_wanted,
-        Stage::Accepted { stored: true, .. } | Stage::Failed { .. } => false,
+        Stage::Open { .. }
+        | Stage::Accepted { stored: false, .. }
+        | Stage::Accepted { needed: true, .. } => may_be_wanted,
+        Stage::Accepted { .. } | Stage::Failed { .. } => false,
     }
 }
 

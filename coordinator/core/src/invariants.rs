@@ -123,10 +123,11 @@ impl State {
 fn assert_job(job: &Job) {
     let id = job.id;
     let open = job.units.values().filter(|unit| unit.target().is_some()).count() as u64;
-    assert!(job.next_unexpanded <= job.n_units, "job {id}");
+    assert!(job.next_unexpanded <= job.layout.first_units(), "job {id}");
     assert!(job.n_stored <= job.n_done, "job {id}");
     if job.is_running() {
-        assert_eq!(job.n_done + job.n_failed + open, job.next_unexpanded, "units of job {id}");
+        assert_eq!(job.n_open, open, "undecided units of job {id}");
+        assert!(job.n_open + job.n_done + job.n_failed <= job.n_units, "units of job {id}");
         assert!(!job.is_finished(), "job {id} is finished but running");
     } else {
         assert_eq!(open, 0, "job {id} is over but has undecided units");
@@ -137,6 +138,7 @@ fn assert_job(job: &Job) {
     for (&index, unit) in &job.units {
         assert_unit(job, index, unit);
     }
+    assert_gate(job);
 }
 
 fn assert_unit(job: &Job, index: u64, unit: &Unit) {
@@ -169,11 +171,39 @@ fn assert_unit(job: &Job, index: u64, unit: &Unit) {
             assert!(agreeing >= needed as usize, "unit {index} of {id}");
             for replica in &unit.replicas {
                 if let ReplicaState::Success { output: said, validate } = replica.state {
-                    let is_valid = validate == ValidateState::Valid;
-                    assert_eq!(is_valid, said == *output, "replica {}", replica.id);
+                    let agrees = match validate {
+                        ValidateState::Valid => true,
+                        // Only where it could have been copied.
+                        ValidateState::TooLate => job.layout.consumer(index).is_some(),
+                        ValidateState::Init
+                        | ValidateState::Invalid
+                        | ValidateState::NoCheck
+                        | ValidateState::Inconclusive => false,
+                    };
+                    assert_eq!(agrees, said == *output, "replica {}", replica.id);
                 }
             }
         }
         Stage::Failed { errors } => assert!(!errors.is_empty(), "unit {index} of {id}"),
     }
+}
+
+/// Later units are in memory only when all their inputs are there and safe, and every output
+/// that a later unit may need is in memory.
+fn assert_gate(job: &Job) {
+    let id = job.id;
+    for (&index, unit) in &job.units {
+        let is_open = unit.target().is_some();
+        for input in job.layout.inputs(index) {
+            let is_safe = job.units.get(&input).is_some_and(Unit::is_safe);
+            assert!(is_safe || !is_open, "unit {index} of {id} lacks the output of {input}");
+        }
+        if let Stage::Accepted { needed: true, .. } = unit.stage {
+            assert!(job.layout.consumer(index).is_some(), "unit {index} of {id}");
+        }
+    }
+    job.gate.assert_invariants(job);
+    let sum = |count: fn(&crate::gate::Progress) -> u64| job.stages.iter().map(count).sum::<u64>();
+    let sums = (sum(|stage| stage.done), sum(|stage| stage.stored), sum(|stage| stage.failed));
+    assert_eq!(sums, (job.n_done, job.n_stored, job.n_failed), "stages of job {id}");
 }

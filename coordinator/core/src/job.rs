@@ -1,18 +1,21 @@
 //! A job in memory: its terms, its books, and the work units in flight.
 //!
-//! Work units are expanded lazily: `next_unexpanded` counts those that were ever leased, and
-//! only the ones about which something can still change are in `units`. A job of ten million
-//! work units is taken on in constant time and costs memory for what is in flight.
+//! Work units are expanded lazily: `next_unexpanded` counts those of the first stage that were
+//! ever leased, those of the others come through the gate ([`crate::gate`]), and only the ones
+//! about which something can still change are in `units`. A job of ten million work units is
+//! taken on in constant time and costs memory for what is in flight.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use dockercomp_protocol::execution::{ExecutorKind, Exit};
 use dockercomp_protocol::job::Policy;
+use dockercomp_protocol::layout::Layout;
 use dockercomp_protocol::{Cid, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::checks::Known;
 use crate::dispatch::Lanes;
+use crate::gate::{Gate, Progress};
 use crate::record::{Seed, Terms, UnitError};
 use crate::replica::Tally;
 use crate::unit::Unit;
@@ -64,10 +67,18 @@ pub(crate) struct Job {
     pub(crate) state: JobState,
     /// What its chance is drawn from.
     pub(crate) seed: Seed,
-    /// Work units in all.
+    /// Which work units belong to which stage, and which take the outputs of which.
+    pub(crate) layout: Layout,
+    /// Work units in all stages.
     pub(crate) n_units: u64,
-    /// Work units from this number on were never leased.
+    /// Work units of the first stage from this number on were never leased.
     pub(crate) next_unexpanded: u64,
+    /// Work units of later stages that wait for outputs.
+    pub(crate) gate: Gate,
+    /// How far each stage is.
+    pub(crate) stages: Vec<Progress>,
+    /// Work units that are begun and undecided, or were when the job was cancelled.
+    pub(crate) n_open: u64,
     /// Work units in flight.
     #[serde(with = "crate::snapshot::pairs")]
     pub(crate) units: BTreeMap<u64, Unit>,
@@ -90,21 +101,27 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// A job whose first stage has `n_first` work units.
     pub(crate) fn new(
         id: Cid,
         added_at: Timestamp,
         terms: Terms,
-        n_units: u64,
+        n_first: u64,
         seed: Seed,
     ) -> Self {
+        let layout = Layout::new(n_first, &terms.stages);
         Self {
             id,
             added_at,
             terms,
             state: JobState::Running,
             seed,
-            n_units,
+            n_units: layout.units(),
             next_unexpanded: 0,
+            gate: Gate::default(),
+            stages: vec![Progress::default(); layout.stages()],
+            n_open: 0,
+            layout,
             units: BTreeMap::new(),
             lanes: Lanes::default(),
             n_done: 0,
@@ -123,12 +140,12 @@ impl Job {
 
     /// Whether some node could get a lease on it.
     pub(crate) fn has_work(&self) -> bool {
-        self.is_running() && (self.next_unexpanded < self.n_units || !self.lanes.is_empty())
+        self.is_running() && (self.has_new() || !self.lanes.is_empty())
     }
 
-    /// Whether it has work units that nobody has had.
-    pub(crate) const fn has_new(&self) -> bool {
-        self.next_unexpanded < self.n_units
+    /// Whether its first stage has work units that nobody has had.
+    pub(crate) fn has_new(&self) -> bool {
+        self.next_unexpanded < self.layout.first_units()
     }
 
     /// Results that a new work unit aims at.

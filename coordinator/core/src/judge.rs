@@ -224,8 +224,10 @@ impl Core {
     pub(crate) fn accept(&mut self, now: Timestamp, key: UnitKey, output: Cid, basis: Basis) {
         let (job, index) = (self.state.job(key.job).id, key.index);
         let results = self.state.sealed(key);
+        let inputs = self.inputs_of(job, index);
         self.persist(Record::Accepted { at: now, job, index, output });
-        self.actions.push_back(Action::Accept { job, index, output, at: now, basis, results });
+        let at = now;
+        self.actions.push_back(Action::Accept { job, index, inputs, output, at, basis, results });
         self.actions.extend(self.state.owed_fetch(key));
     }
 }

@@ -29,6 +29,7 @@
 //! | `validate`, `judge`, `transition` | which result counts, and what follows when none does |
 //! | `standing`, `odds`, `trust` | what a node's earlier results say of its next one |
 //! | `lots`, `checks`, `chance` | held results and their audits, spot-checks, seeded draws |
+//! | `gate` | when a unit of a later stage has what it needs |
 //! | `heartbeat` | what a node may drop |
 //! | `job`, `unit`, `replica`, `node` | what is known of each |
 //! | `identity`, `quota`, `credit` | who belongs together, gets how much, and has earned what |
@@ -40,6 +41,8 @@
 //! - An output is accepted once, and only as the policy of its job demands.
 //! - A node never gets two replicas of one work unit, whatever became of the first.
 //! - Nobody sees an output of an undecided unit: views count, they do not quote.
+//! - A unit of a later stage is begun when the outputs that it takes are accepted and safe, and
+//!   those are kept until its own is.
 //! - A late, repeated or foreign message changes nothing that it has no right to.
 //! - Memory grows with what is in flight, with nodes and with jobs, not with work units.
 //!
@@ -57,6 +60,7 @@ mod config;
 mod credit;
 mod dispatch;
 mod event;
+mod gate;
 mod heartbeat;
 mod identity;
 mod invariants;
@@ -85,7 +89,7 @@ use std::collections::VecDeque;
 use dockercomp_protocol::job::JobSpec;
 use dockercomp_protocol::{Cid, ReplicaId, Timestamp};
 
-pub use action::{Action, Granted};
+pub use action::{Action, Granted, Input};
 pub use config::Config;
 pub use event::Event;
 pub use identity::Identity;
@@ -97,7 +101,7 @@ pub use replica::{Tally, ValidateState};
 pub use snapshot::{SnapshotError, VERSION as SNAPSHOT_VERSION};
 pub use standing::Standing;
 pub use state::{ApplyError, State};
-pub use view::{JobView, NodeView, Registered, UnitView};
+pub use view::{JobView, NodeView, Registered, StageView, UnitView};
 
 use dispatch::Cursors;
 use node::{Presence, Visit};
@@ -255,6 +259,15 @@ impl Core {
         }
         let key = self.state.replicas.get(&replica)?;
         Some((self.state.job(key.job).id, key.index))
+    }
+
+    /// The outputs of earlier stages that a unit takes, in order, while it is in memory; none
+    /// for a unit of the first stage.
+    #[must_use]
+    pub fn inputs_of(&self, job: Cid, index: u64) -> Vec<Cid> {
+        let number = self.state.numbers.get(&job);
+        let inputs = number.map(|&number| self.state.job(number).inputs(index));
+        inputs.into_iter().flatten().map(|input| input.output).collect()
     }
 
     /// Looks at everything that waits for a decision, as after a restart.

@@ -12,7 +12,7 @@
 //! happened by accident.
 
 use dockercomp_protocol::execution::{ExecutorKind, Exit};
-use dockercomp_protocol::job::{JobSpec, Validation, Work};
+use dockercomp_protocol::job::{Gather, JobSpec, Validation, Work};
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::wire::work::Capacity;
 use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp, codec};
@@ -36,7 +36,7 @@ pub enum Record {
         job: Cid,
         /// What the core keeps of its specification.
         terms: Terms,
-        /// How many work units it has.
+        /// How many work units its first stage has.
         units: u64,
         /// What its chance is drawn from.
         seed: Seed,
@@ -257,6 +257,9 @@ pub struct Terms {
     pub dataset: Option<Cid>,
     /// When a result counts.
     pub validation: Validation,
+    /// What its other stages do with the outputs of the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Gather>,
 }
 
 impl Terms {
@@ -274,6 +277,7 @@ impl Terms {
             executors: docker.into_iter().chain(wasm).collect(),
             dataset,
             validation: spec.validation.clone(),
+            stages: spec.stages.iter().map(|stage| stage.gather).collect(),
         }
     }
 }
@@ -343,4 +347,6 @@ pub enum UnitError {
     TooManySuccessResults,
     /// `max_total_results` replicas are used up, and nobody is left who could still report.
     TooManyTotalResults,
+    /// A work unit whose output it needs was given up.
+    InputFailed,
 }

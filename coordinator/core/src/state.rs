@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::books::push_bounded;
 use crate::checks::Check;
 use crate::config::Config;
+use crate::gate::Gate;
 use crate::identity::Identities;
 use crate::job::{Job, JobNumber, JobState, UnitFailure};
 use crate::lots::{LotKey, Lots};
@@ -243,6 +244,14 @@ impl State {
     /// one in a heartbeat is told to abandon or forget what is not known.
     fn cancel_job(&mut self, at: Timestamp, id: Cid) -> Result<Effects, ApplyError> {
         let number = self.running(id)?;
+        self.forget_all(at, number);
+        self.job_mut(number).state = JobState::Cancelled { at };
+        self.note_work(number);
+        Ok(Effects { is_there_new_work: false, ended: Some(number) })
+    }
+
+    /// Ends all replicas of a job that is over, and forgets its units.
+    pub(crate) fn forget_all(&mut self, at: Timestamp, number: JobNumber) {
         let indices: Vec<u64> = self.job(number).units.keys().copied().collect();
         for index in indices {
             let key = UnitKey { job: number, index };
@@ -263,9 +272,7 @@ impl State {
             self.forget(key);
         }
         self.drop_checks_of(at, number);
-        self.job_mut(number).state = JobState::Cancelled { at };
-        self.note_work(number);
-        Ok(Effects { is_there_new_work: false, ended: Some(number) })
+        self.job_mut(number).gate = Gate::default();
     }
 
     fn lease(
@@ -279,7 +286,7 @@ impl State {
         replica.operator = self.identities.operator(node);
         let ReplicaState::InProgress { deadline } = replica.state else { unreachable!() };
         let job = self.job(key.job);
-        let is_new = key.index == job.next_unexpanded && key.index < job.n_units;
+        let is_new = key.index == job.next_unexpanded && key.index < job.layout.first_units();
         let is_wanted = match self.unit(key) {
             Some(unit) => job.wanted(unit) > 0 && !unit.knows(node, replica.operator),
             None => is_new,
@@ -293,7 +300,8 @@ impl State {
         }
         self.next_replica += 1;
         let job = self.jobs.get_mut(&key.job).expect(KNOWN);
-        if is_new {
+        if is_new && !job.units.contains_key(&key.index) {
+            job.n_open += 1;
             job.next_unexpanded += 1;
         }
         let target = job.target_at_first();
@@ -331,6 +339,7 @@ impl State {
         }
         let wrong = ApplyError::WrongReplica { replica: id };
         let key = *self.replicas.get(&id).ok_or_else(|| wrong.clone())?;
+        let is_shown = self.job(key.job).is_shown(key.index);
         let unit = self.unit_mut(key);
         if unit.replica(id).is_none_or(|replica| replica.state.is_reported()) {
             return Err(wrong);
@@ -347,6 +356,12 @@ impl State {
                     Stage::Open { sealed: kept, .. } => {
                         kept.insert(id, sealed.clone());
                         ValidateState::Init
+                    }
+                    // What others were given may have been copied.
+                    Stage::Accepted { output: canonical, .. }
+                        if is_shown && output == canonical =>
+                    {
+                        ValidateState::TooLate
                     }
                     Stage::Accepted { output: canonical, .. } => check_pair(*output, *canonical),
                     Stage::Failed { .. } => ValidateState::TooLate,
@@ -455,13 +470,17 @@ impl State {
             let job = self.job(key.job).id;
             return Err(ApplyError::WrongOutput { job, index: key.index });
         }
-        unit.stage = Stage::Accepted { output: canonical, stored: false };
+        let needed = self.job(key.job).is_needed(key.index);
+        self.unit_mut(key).stage = Stage::Accepted { output: canonical, stored: false, needed };
         self.each_success(at, key, |output| check_pair(output, canonical));
         let job = self.job_mut(key.job);
+        job.n_open -= 1;
         job.n_done += 1;
+        job.progress(key.index).done += 1;
         self.grant_credit(key);
         let job = self.job_mut(key.job);
-        if job.credibility().is_some() {
+        // A later unit can be given out again only while its inputs are here.
+        if job.credibility().is_some() && key.index < job.layout.first_units() {
             job.remember(key.index);
         }
         self.note_decision(key);
@@ -488,9 +507,12 @@ impl State {
         self.note_decision(key);
         self.each_success(at, key, |_| ValidateState::NoCheck);
         let job = self.job_mut(key.job);
+        job.n_open -= 1;
         job.n_failed += 1;
+        job.progress(key.index).failed += 1;
         let failure = UnitFailure { index: key.index, at, errors: errors.to_vec(), exits };
         push_bounded(&mut job.failures, failure, failures_max);
+        self.pass_failure(at, key);
         Ok(self.settle(at, key))
     }
 
@@ -504,7 +526,10 @@ impl State {
             }
         }
         job.n_stored += 1;
-        Ok(self.settle(at, key))
+        job.progress(index).stored += 1;
+        let is_there_new_work = self.pass_output(at, key);
+        let effects = self.settle(at, key);
+        Ok(Effects { is_there_new_work: effects.is_there_new_work || is_there_new_work, ..effects })
     }
 }
 

@@ -131,7 +131,7 @@ impl State {
         let job = self.job(key.job);
         let unit = job.units.get(&key.index)?;
         match unit.stage {
-            Stage::Accepted { output, stored: false } => {
+            Stage::Accepted { output, stored: false, .. } => {
                 let holders = unit.holders();
                 if holders.is_empty() {
                     // Lost; somebody will compute it again.

@@ -3,7 +3,7 @@
 //! ```text
 //!              quorum agrees             output is safe, all replicas over
 //! Open ───────────────────────► Accepted ──────────────────────────────► forgotten
-//!   │     limits are reached                    all replicas over
+//!   │     limits are reached          and no later unit needs it
 //!   └─────────────────────────► Failed ────────────────────────────────► forgotten
 //! ```
 //!
@@ -62,6 +62,8 @@ pub(crate) enum Stage {
         output: Cid,
         /// Whether it is safe at the coordinator.
         stored: bool,
+        /// Whether a unit of a later stage may still take it.
+        needed: bool,
     },
     /// Given up, for these reasons.
     Failed { errors: Vec<UnitError> },
@@ -108,7 +110,7 @@ impl Unit {
     pub(crate) fn is_over(&self) -> bool {
         let settled = match self.stage {
             Stage::Open { .. } => false,
-            Stage::Accepted { stored, .. } => stored,
+            Stage::Accepted { stored, needed, .. } => stored && !needed,
             Stage::Failed { .. } => true,
         };
         settled && !self.replicas.iter().any(|replica| replica.state.is_in_progress())

@@ -44,12 +44,27 @@ pub struct JobView {
     pub stored: u64,
     /// Work units given up.
     pub failed: u64,
+    /// How far each stage is, the first one first.
+    pub stages: Vec<StageView>,
     /// Its replicas.
     pub replicas: Tally,
     /// What it has cost, in millionths of a Cobblestone.
     pub credit: u64,
     /// The latest failures, with reasons.
     pub failures: Vec<UnitFailure>,
+}
+
+/// A stage of a job, in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StageView {
+    /// Work units in all.
+    pub units: u64,
+    /// Work units accepted.
+    pub done: u64,
+    /// Those of them whose output is safe at the coordinator.
+    pub stored: u64,
+    /// Work units given up.
+    pub failed: u64,
 }
 
 /// A node, in numbers.
@@ -87,6 +102,11 @@ pub struct Registered {
 pub enum UnitView {
     /// Nobody has had it yet.
     Waiting,
+    /// It takes outputs of an earlier stage that are not all safe yet.
+    WaitingForInputs {
+        /// How many of them are not.
+        missing: u64,
+    },
     /// Begun and undecided.
     Open {
         /// Results it aims at.
@@ -176,9 +196,7 @@ impl Core {
         }
         Some(match job.units.get(&index) {
             Some(unit) => view_unit(job, unit),
-            None if index < job.next_unexpanded => UnitView::Over,
-            None if job.is_running() => UnitView::Waiting,
-            None => UnitView::Cancelled,
+            None => job.explain(index),
         })
     }
 
@@ -201,19 +219,24 @@ impl Core {
 }
 
 fn view_job(job: &Job) -> JobView {
-    let in_flight =
-        if job.is_running() { job.next_unexpanded - job.n_done - job.n_failed } else { 0 };
+    let stages = job.stages.iter().enumerate().map(|(stage, progress)| StageView {
+        units: job.layout.units_of_stage(stage),
+        done: progress.done,
+        stored: progress.stored,
+        failed: progress.failed,
+    });
     JobView {
         job: job.id,
         state: job.state,
         added_at: job.added_at,
         units: job.n_units,
-        waiting: job.n_units - job.next_unexpanded,
-        in_flight,
+        waiting: job.n_units - job.n_open - job.n_done - job.n_failed,
+        in_flight: if job.is_running() { job.n_open } else { 0 },
         lacking: job.lanes.len() as u64,
         done: job.n_done,
         stored: job.n_stored,
         failed: job.n_failed,
+        stages: stages.collect(),
         replicas: job.tally,
         credit: job.credit,
         failures: job.failures.iter().cloned().collect(),
@@ -222,7 +245,7 @@ fn view_job(job: &Job) -> JobView {
 
 fn view_unit(job: &Job, unit: &Unit) -> UnitView {
     let target = match &unit.stage {
-        Stage::Accepted { output, stored } => {
+        Stage::Accepted { output, stored, .. } => {
             return UnitView::Accepted { output: *output, stored: *stored };
         }
         Stage::Failed { errors } => return UnitView::Failed { errors: errors.clone() },

@@ -12,7 +12,7 @@ use dockercomp_protocol::job::JobError;
 use dockercomp_protocol::{Cid, content};
 
 use super::ApiState;
-use super::types::{DisagreementInfo, FailureInfo, JobInfo, Submitted};
+use super::types::{DisagreementInfo, FailureInfo, JobInfo, StageInfo, Submitted};
 use crate::jobs::{Job, SubmitError};
 use crate::logs;
 
@@ -33,12 +33,8 @@ pub(super) async fn submit(
     .await;
     let job = opened.map_err(Refused::internal)?.map_err(refuse)?;
     let job = state.jobs.insert(job);
-    let event = Event::JobAdded {
-        job: job.cid,
-        spec: Box::new(job.spec.clone()),
-        units: job.plan.units(),
-        seed: rand::random(),
-    };
+    let (spec, units) = (Box::new(job.spec.clone()), job.spec.first_units());
+    let event = Event::JobAdded { job: job.cid, spec, units, seed: rand::random() };
     for root in job.roots() {
         state.peer.pin(root).await.map_err(Refused::internal)?;
         state.peer.announce(root).await;
@@ -119,10 +115,11 @@ async fn describe(state: &ApiState, job: Cid) -> Result<JobInfo, Refused> {
 
 fn info(state: &ApiState, view: JobView, disagreements: &[Disagreement]) -> JobInfo {
     let job = state.jobs.get(&view.job);
-    let (name, submitted_at) = job.map_or_else(
+    let (name, submitted_at) = job.as_ref().map_or_else(
         || (String::new(), String::new()),
         |job| (job.spec.name.clone(), job.spec.submitted_at.to_string()),
     );
+    let names: Vec<String> = job.map_or_else(Vec::new, |job| job.stage_names());
     let state = match view.state {
         JobState::Running => "running",
         JobState::Completed { .. } if view.failed > 0 => "failed",
@@ -141,6 +138,17 @@ fn info(state: &ApiState, view: JobView, disagreements: &[Disagreement]) -> JobI
         failed: view.failed,
         in_flight: view.in_flight,
         waiting_for_nodes: view.lacking + view.waiting,
+        stages: names
+            .into_iter()
+            .zip(view.stages)
+            .map(|(name, stage)| StageInfo {
+                name,
+                work_units: stage.units,
+                accepted: stage.done,
+                stored: stage.stored,
+                failed: stage.failed,
+            })
+            .collect(),
         replicas_in_progress: tally.in_progress,
         replicas: tally.total(),
         results_valid: tally.valid,

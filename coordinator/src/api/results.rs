@@ -3,8 +3,8 @@
 //! ```text
 //! job                        the owner's signed words
 //! head                       the head of the log under which the receipts are
-//! units/<index>/…            what each work unit left
-//! receipts/<index>.receipt   why it is canonical
+//! units/<index>/…            what each work unit of the last level left
+//! receipts/<index>.receipt   why that, and everything that it was made of, is canonical
 //! ```
 
 use std::io;
@@ -141,7 +141,8 @@ impl Source {
                 let Some(receipt) = receipt.map_err(io::Error::other)? else { continue };
                 let name = format!("receipts/{:08}.receipt", stored.index);
                 append(&mut archive, &name, &receipt)?;
-                if self.with_outputs {
+                let is_result = self.job.plan.layout().results().contains(&stored.index);
+                if self.with_outputs && is_result {
                     self.write_output(&mut archive, &stored.entry, stored.index)?;
                 }
             }

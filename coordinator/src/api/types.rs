@@ -50,6 +50,8 @@ pub struct JobInfo {
     pub in_flight: u64,
     /// Work units that wait for a node that can run them and has not had them yet.
     pub waiting_for_nodes: u64,
+    /// How far each stage is, the first one first.
+    pub stages: Vec<StageInfo>,
     /// Replicas that nodes have now.
     pub replicas_in_progress: u64,
     /// Replicas leased so far.
@@ -66,6 +68,21 @@ pub struct JobInfo {
     pub disagreements: Vec<DisagreementInfo>,
     /// Work units that failed, with the reason; the first hundred.
     pub failures: Vec<FailureInfo>,
+}
+
+/// A stage of a job and how far it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageInfo {
+    /// What people call it; the first one is `map`.
+    pub name: String,
+    /// How many work units it has.
+    pub work_units: u64,
+    /// Work units with a canonical result.
+    pub accepted: u64,
+    /// Work units whose canonical output is safe at the coordinator.
+    pub stored: u64,
+    /// Work units that failed.
+    pub failed: u64,
 }
 
 /// A result that was outvoted.

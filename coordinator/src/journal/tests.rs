@@ -147,6 +147,7 @@ fn spec() -> JobSpec {
             homogeneous: Homogeneity::default(),
         },
         collect: None,
+        stages: vec![],
     }
 }
 

@@ -180,7 +180,8 @@ mod tests {
         fn commit(&self, log: &mut Log, indices: std::ops::Range<u64>) {
             let entry = |index| {
                 let (job, output) = (block_cid(b"job"), block_cid(b"output"));
-                receipts::entry(job, index, output, Timestamp(index), Basis::Quorum, Vec::new())
+                let (at, basis) = (Timestamp(index), Basis::Quorum);
+                receipts::entry(job, index, Vec::new(), output, at, basis, Vec::new())
             };
             let mut rows: Vec<Row> = indices.map(|index| log.append(&entry(index))).collect();
             let head = log.close(Timestamp(1000), &mut rows);
@@ -205,6 +206,7 @@ mod tests {
         let mut rows = vec![log.append(&receipts::entry(
             block_cid(b"job"),
             300,
+            Vec::new(),
             block_cid(b"output"),
             Timestamp(300),
             Basis::Quorum,

@@ -198,9 +198,22 @@ impl Peer {
         &self.inner.network
     }
 
-    /// Lets this peer have outputs, and nobody else.
+    /// Lets this peer have outputs, and others only with [`Self::permit`].
     pub fn trust(&self, coordinator: NodeId) {
         self.inner.private.trust(coordinator);
+    }
+
+    /// Who may have outputs, once that is known.
+    #[must_use]
+    pub fn trusted(&self) -> Option<NodeId> {
+        self.inner.private.trusted()
+    }
+
+    /// Lets one more peer have outputs, those of them that are here and hidden.
+    pub fn permit(&self, outputs: &[Cid], asker: NodeId) {
+        for output in outputs {
+            self.inner.private.permit(output, asker);
+        }
     }
 
     /// Fetches what is wanted of a dataset from these peers, and from those that Kademlia

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 
 use self::validation::ValidationSection;
 use super::spec::{Collect, JobSpec, Program, SpecError, SweepParameter, SweepValues, Work};
+use super::stage::StageSection;
 use crate::content;
 use crate::execution::Limits;
 use crate::ids::ProjectId;
@@ -35,6 +36,8 @@ pub struct JobFile {
     #[serde(default)]
     validation: ValidationSection,
     collect: Option<CollectSection>,
+    #[serde(default)]
+    stage: Vec<StageSection>,
 }
 
 /// What a job file says about a dataset, image or module.
@@ -255,6 +258,7 @@ impl JobFile {
             },
             validation: self.validation.into_rules(),
             collect: self.collect.map(|collect| Collect { args: collect.args }),
+            stages: self.stage.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -351,7 +355,12 @@ fn fix_for(reason: &str) -> &'static str {
 /// Where in the file the value stands that a rule refuses: the line that sets the key the
 /// message begins with, or the section's heading.
 fn place_of(text: &str, error: &SpecError) -> Option<Range<usize>> {
+    let mut skip = 0;
     let key = match error {
+        SpecError::Stage { number, .. } => {
+            skip = *number;
+            "[[stage]]"
+        }
         SpecError::Version { .. } => "version",
         SpecError::Name => "name",
         SpecError::NoProgram => "[program]",
@@ -370,7 +379,9 @@ fn place_of(text: &str, error: &SpecError) -> Option<Range<usize>> {
             .trim_start()
             .strip_prefix(key)
             .is_some_and(|rest| key.starts_with('[') || rest.trim_start().starts_with('='));
-        if is_key {
+        if is_key && skip > 0 {
+            skip -= 1;
+        } else if is_key {
             return Some(start + indent..start + indent + key.len());
         }
         if let (SpecError::UnknownParameter { .. }, Some(place)) = (error, code.find(key)) {
@@ -396,7 +407,7 @@ fn at(text: &str, span: Option<Range<usize>>, reason: String, fix: &str) -> JobF
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Audited, Comparison, Decimal, Homogeneity, Policy, Share, Tolerance};
+    use crate::job::{Audited, Comparison, Decimal, Gather, Homogeneity, Policy, Share, Tolerance};
 
     const SWEEP: &str = r#"
 version = 1
@@ -505,6 +516,44 @@ wall_time = "2min"
             assert_eq!(error.line, line, "{to}: {error}");
             assert!(error.reason.contains(reason), "{to}: {error}");
             assert!(error.fix.contains(fix), "{to}: {error}");
+        }
+    }
+
+    const STAGES: &str = r#"
+[[stage]]
+name = "sum"
+args = ["add"]
+reduce = { fan_in = 3 }
+
+[[stage]]
+name = "draw"
+args = ["draw"]
+"#;
+
+    /// Eight tiles, three and one sums, one drawing.
+    #[test]
+    fn stages_follow_each_other() {
+        let spec = resolve(&format!("{SWEEP}{STAGES}"));
+        assert_eq!((spec.first_units(), spec.units()), (8, 13));
+        assert_eq!(spec.stages[0].gather, Gather::Tree { fan_in: 3 });
+        assert_eq!(spec.stages[1].gather, Gather::Each);
+    }
+
+    /// Each refused stage is the one that the line points to.
+    #[test]
+    fn refused_stages_are_pointed_to() {
+        let cases = [
+            ("fan_in = 3", "fan_in = 1", 16, "fan_in must be 2 to 64"),
+            ("fan_in = 3", "fan_in = 65", 16, "fan_in must be 2 to 64"),
+            ("fan_in = 3", "fan = 3", 19, "unknown field `fan`"),
+            ("[\"draw\"]", "[\"{row}\"]", 21, "of the first stage only"),
+            ("\"draw\"\n", "\"\"\n", 21, "1 to 100 bytes"),
+        ];
+        for (from, to, line, reason) in cases {
+            let text = format!("{SWEEP}{}", STAGES.replacen(from, to, 1));
+            let error = JobFile::parse(&text).expect_err(to);
+            assert_eq!(error.line, line, "{to}: {error}");
+            assert!(error.reason.contains(reason), "{to}: {error}");
         }
     }
 

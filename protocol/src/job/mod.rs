@@ -6,10 +6,12 @@
 
 mod file;
 mod spec;
+mod stage;
 mod validation;
 
 pub use file::{JobFile, JobFileError, Reference};
 pub use spec::{Collect, JobError, JobSpec, Program, SpecError, SweepParameter, SweepValues, Work};
+pub use stage::{Gather, Stage};
 pub use validation::{
     Adaptive, Audited, Comparison, Credibility, Decimal, Homogeneity, Policy, Share, Tolerance,
     Validation,

@@ -8,11 +8,14 @@ use crate::codec;
 use crate::envelope::{self, OpenError, Statement};
 use crate::execution::Limits;
 use crate::ids::ProjectId;
+use crate::layout::Layout;
 use crate::limits::{
     ARG_BYTES_MAX, ARGS_MAX, JOB_UNITS_MAX, NAME_BYTES_MAX, SWEEP_PARAMETERS_MAX, SWEEP_VALUES_MAX,
     UNIT_ARGS_BYTES_MAX,
 };
 use crate::time::Timestamp;
+
+use super::stage::{self, Gather, Stage};
 
 /// Everything about a job that its owner signs. Its id is the CID of its encoding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +39,9 @@ pub struct JobSpec {
     pub validation: Validation,
     /// How fetched outputs are reduced to the final result, if they are.
     pub collect: Option<Collect>,
+    /// What work units do with the outputs of others, stage after stage.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Stage>,
 }
 
 /// What to run. At least one of `image` and `module` is there; a node uses the one that its
@@ -142,6 +148,14 @@ pub enum SpecError {
     /// No files in a group.
     #[error("files_per_unit must be at least 1")]
     FilesPerUnit,
+    /// A stage after the first breaks a rule.
+    #[error("[[stage]] number {} {reason}", .number + 1)]
+    Stage {
+        /// Which, from 0.
+        number: usize,
+        /// Which rule it breaks.
+        reason: &'static str,
+    },
     /// More or fewer work units than a job can have.
     #[error("the job would have {units} work units; 1 to {JOB_UNITS_MAX} are allowed")]
     Units {
@@ -189,6 +203,7 @@ impl JobSpec {
         }
         check_limits(&self.limits)?;
         self.validation.check(&self.limits)?;
+        stage::check(&self.stages)?;
         self.check_work()?;
         match &self.work {
             Work::Sweep(parameters) => self.check_args(parameters)?,
@@ -238,9 +253,22 @@ impl JobSpec {
         check_units(self.units())
     }
 
-    /// How many work units the job has.
+    /// How many work units the job has, in all stages.
     #[must_use]
     pub fn units(&self) -> u64 {
+        self.layout().units()
+    }
+
+    /// Which work units belong to which stage, and which take the outputs of which.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        let gathers: Vec<Gather> = self.stages.iter().map(|stage| stage.gather).collect();
+        Layout::new(self.first_units(), &gathers)
+    }
+
+    /// How many work units the first stage has.
+    #[must_use]
+    pub fn first_units(&self) -> u64 {
         match &self.work {
             Work::Sweep(parameters) => {
                 parameters.iter().fold(1, |units, p| units.saturating_mul(p.values.count()))
@@ -357,7 +385,7 @@ const fn check_units(units: u64) -> Result<(), SpecError> {
 }
 
 /// The names in braces in an argument. A brace that encloses no name stands for itself.
-fn placeholders(arg: &str) -> impl Iterator<Item = &str> {
+pub(super) fn placeholders(arg: &str) -> impl Iterator<Item = &str> {
     arg.split('{').skip(1).filter_map(|rest| {
         let (name, _) = rest.split_once('}')?;
         let is_name =

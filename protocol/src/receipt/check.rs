@@ -43,6 +43,8 @@ pub struct Proof {
     /// says they are of. [`check_whole`](super::check_whole) holds them against the receipts
     /// of those.
     pub inputs: Vec<(u64, Cid)>,
+    /// Whether its output is part of the job's result, and not only what a later stage takes.
+    pub is_result: bool,
     /// The canonical output.
     pub output: Cid,
     /// When it was accepted.
@@ -271,7 +273,8 @@ impl Checker {
             module: ground.spec.program.module,
             unit,
             index: entry.index,
-            inputs: Vec::new(),
+            inputs: ground.plan.layout().inputs(entry.index).zip(entry.inputs).collect(),
+            is_result: ground.plan.layout().results().contains(&entry.index),
             output: entry.output,
             accepted_at: entry.accepted_at,
             basis: entry.basis,

@@ -108,8 +108,7 @@ impl Entry {
     /// The work unit that the entry is about, or nothing if the job has none like it.
     #[must_use]
     pub fn unit(&self, plan: &Plan) -> Option<WorkUnit> {
-        // No plan has work units yet that take the outputs of others.
-        if self.inputs.is_empty() { plan.unit(self.index) } else { None }
+        plan.unit_of(self.index, &self.inputs)
     }
 }
 

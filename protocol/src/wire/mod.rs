@@ -1,4 +1,5 @@
 //! Messages between processes.
 
 pub mod chunk;
+pub mod permit;
 pub mod work;

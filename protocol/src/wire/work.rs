@@ -17,7 +17,8 @@ use crate::ids::ReplicaId;
 use crate::limits::{
     AGENT_BYTES_MAX, CACHED_ROOTS_MAX, HEAD_NOTICE_BYTES_MAX, HEADS_ASKED_MAX,
     HEARTBEAT_REPLICAS_MAX, HINT_ADDRESSES_MAX, HINT_PEERS_MAX, LABEL_BYTES_MAX, LEASES_MAX,
-    LOG_TAIL_BYTES_MAX, REPORTS_MAX, RESULT_BYTES_MAX, WORK_MESSAGE_BYTES_MAX,
+    LOG_TAIL_BYTES_MAX, PERMISSION_BYTES_MAX, REPORTS_MAX, RESULT_BYTES_MAX,
+    WORK_MESSAGE_BYTES_MAX,
 };
 
 /// The stream protocol's name; its number is the version of all messages here.
@@ -207,7 +208,7 @@ pub enum Response {
 pub struct Assignment {
     /// The leases, at most [`LEASES_MAX`].
     pub leases: Vec<Lease>,
-    /// Who holds the datasets that the leases need.
+    /// Who holds the datasets and outputs that the leases need.
     pub hints: Vec<Hint>,
     /// When to ask again if there was too little, in milliseconds.
     pub retry_ms: u64,
@@ -224,6 +225,10 @@ pub struct Lease {
     pub unit: Vec<u8>,
     /// Time left until the deadline, in milliseconds: clocks need not agree.
     pub expires_in_ms: u64,
+    /// The sealed [`Permission`](super::permit::Permission) to have the outputs that the work
+    /// unit takes; empty if it takes none.
+    #[serde(with = "serde_bytes", default, skip_serializing_if = "Vec::is_empty")]
+    pub permission: Vec<u8>,
 }
 
 /// Who holds a dataset.
@@ -330,7 +335,11 @@ impl Response {
         let fits = match &response {
             Self::Work(assignment) => {
                 assignment.leases.len() <= LEASES_MAX
-                    && assignment.hints.len() <= 3 * LEASES_MAX
+                    && assignment
+                        .leases
+                        .iter()
+                        .all(|lease| lease.permission.len() <= PERMISSION_BYTES_MAX)
+                    && assignment.hints.len() <= 4 * LEASES_MAX
                     && assignment.hints.iter().all(|hint| {
                         hint.peers.len() <= HINT_PEERS_MAX
                             && hint
@@ -376,6 +385,7 @@ mod tests {
                 replica: ReplicaId(3),
                 unit: vec![1, 2, 3],
                 expires_in_ms: 60_000,
+                permission: vec![],
             }],
             hints: vec![],
             retry_ms: 1000,

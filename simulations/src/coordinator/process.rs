@@ -218,7 +218,7 @@ impl Process {
                 Action::HeartbeatAnswer { abandon, forget } => {
                     said = Said::Heartbeat { abandon, forget };
                 }
-                Action::Accept { job, index, output, at: _, basis: _, results } => {
+                Action::Accept { job, index, inputs: _, output, at: _, basis: _, results } => {
                     let unit = cx.jobs.unit(&job, index);
                     step.receipts.push(Receipt { unit, output, results });
                 }

@@ -74,6 +74,7 @@ pub(super) fn spec() -> JobSpec {
             homogeneous: Homogeneity::default(),
         },
         collect: None,
+        stages: vec![],
     }
 }
 
@@ -284,7 +285,7 @@ impl TestEnv {
     pub(super) fn expect_accepted(&mut self, lease: &Granted, output: &str, holders: &[NodeId]) {
         let (job, index, output) = (lease.job, lease.index, cid(output));
         match self.visible.pop_front() {
-            Some(Action::Accept { job: j, index: i, output: o, at, basis: _, results }) => {
+            Some(Action::Accept { job: j, index: i, output: o, at, results, .. }) => {
                 assert_eq!((j, i, o, at), (job, index, output, self.now));
                 assert!(results.len() >= holders.len());
             }

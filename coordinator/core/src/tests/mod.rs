@@ -12,5 +12,6 @@ mod records;
 mod reports;
 mod restart;
 mod snapshots;
+mod stages;
 mod town;
 mod validator;

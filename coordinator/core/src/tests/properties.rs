@@ -10,17 +10,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dockercomp_protocol::execution::Exit;
-use dockercomp_protocol::job::JobSpec;
+use dockercomp_protocol::job::{Gather, JobSpec, Stage};
+use dockercomp_protocol::layout::Layout;
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::wire::work::WorkRequest;
 use dockercomp_protocol::{Cid, NodeId, codec};
 use proptest::prelude::*;
 
 use super::env::{SEED, TestEnv, cid, node, request, result, sealed, spec};
-use crate::{Action, Config, Event, Granted, JobState};
+use crate::{Action, Config, Event, Granted, JobState, Record};
 
 const NODES: u8 = 7;
 const JOBS: u8 = 3;
+/// What jobs do with the outputs of their first stage.
+const SHAPES: [&[Gather]; 5] = [
+    &[],
+    &[],
+    &[Gather::Tree { fan_in: 2 }],
+    &[Gather::Each, Gather::Tree { fan_in: 3 }],
+    &[Gather::Tree { fan_in: 3 }, Gather::Each],
+];
 
 /// One thing that happens. Leases and units are picked by number among those there were.
 #[derive(Clone, Debug)]
@@ -30,6 +39,7 @@ enum Op {
         units: u64,
         quorum: u32,
         slack: u32,
+        shape: usize,
     },
     Request {
         node: u8,
@@ -70,8 +80,10 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let (job, node, lease) = (0..JOBS, 0..NODES, 0usize..40);
     prop_oneof![
-        2 => (job.clone(), 0u64..6, 1u32..4, 0u32..3)
-            .prop_map(|(job, units, quorum, slack)| Op::AddJob { job, units, quorum, slack }),
+        2 => (job.clone(), 0u64..6, 1u32..4, 0u32..3, 0..SHAPES.len())
+            .prop_map(|(job, units, quorum, slack, shape)| {
+                Op::AddJob { job, units, quorum, slack, shape }
+            }),
         10 => (node.clone(), 1u32..5).prop_map(|(node, leases)| Op::Request { node, leases }),
         14 => (lease.clone(), prop::option::weighted(0.1, node.clone()), 0u8..6)
             .prop_map(|(lease, thief, output)| Op::Report { lease, thief, output }),
@@ -90,10 +102,10 @@ fn op() -> impl Strategy<Value = Op> {
 /// The second set of books.
 struct World {
     env: TestEnv,
-    specs: BTreeMap<Cid, JobSpec>,
+    jobs: BTreeMap<Cid, (JobSpec, Layout)>,
     leases: Vec<(NodeId, Granted)>,
     had: BTreeSet<(NodeId, Cid, u64)>,
-    accepted: BTreeSet<(Cid, u64)>,
+    accepted: BTreeMap<(Cid, u64), Cid>,
 }
 
 fn member(number: u8) -> NodeId {
@@ -105,16 +117,18 @@ impl World {
         let config = Config { disagreements_max: 3, failures_per_job_max: 2, ..Config::default() };
         Self {
             env: TestEnv::with(config),
-            specs: BTreeMap::new(),
+            jobs: BTreeMap::new(),
             leases: vec![],
             had: BTreeSet::new(),
-            accepted: BTreeSet::new(),
+            accepted: BTreeMap::new(),
         }
     }
 
     fn run(&mut self, op: Op) {
         match op {
-            Op::AddJob { job, units, quorum, slack } => self.add_job(job, units, quorum, slack),
+            Op::AddJob { job, units, quorum, slack, shape } => {
+                self.add_job(job, units, quorum, slack, SHAPES[shape]);
+            }
             Op::Request { node, leases } => self.request(member(node), request(leases)),
             Op::Report { lease, thief, output } => {
                 // Most agree; two outputs are wrong.
@@ -122,7 +136,8 @@ impl World {
                     ["right", "right", "right", "right", "wrong", "other"][usize::from(output)];
                 if let Some((holder, lease)) = self.pick(lease) {
                     let by = thief.map_or(holder, member);
-                    self.report(result(by, &lease, Ok(output)));
+                    let output = format!("{output} {}", lease.index);
+                    self.report(result(by, &lease, Ok(&output)));
                 }
             }
             Op::Fail { lease } => {
@@ -166,14 +181,17 @@ impl World {
         self.leases.iter().rev().nth(lease).cloned()
     }
 
-    fn add_job(&mut self, job: u8, units: u64, quorum: u32, slack: u32) {
+    fn add_job(&mut self, job: u8, units: u64, quorum: u32, slack: u32, shape: &[Gather]) {
         let mut spec = spec();
         spec.validation.min_quorum = quorum;
         spec.validation.target_nresults = quorum + slack % 2;
         spec.validation.max_success_results = quorum + slack;
         spec.validation.max_total_results = quorum + 1 + slack * 2;
+        let stage = |gather| Stage { name: "stage".into(), args: vec![], gather };
+        spec.stages = shape.iter().copied().map(stage).collect();
         let job = cid(&format!("job {job}"));
-        self.specs.entry(job).or_insert_with(|| spec.clone());
+        let layout = Layout::new(units, shape);
+        self.jobs.entry(job).or_insert_with(|| (spec.clone(), layout));
         self.step(Event::JobAdded { job, spec: Box::new(spec), units, seed: SEED });
     }
 
@@ -201,6 +219,7 @@ impl World {
                     for lease in granted {
                         let is_first = self.had.insert((node, lease.job, lease.index));
                         assert!(is_first, "{node} got unit {} twice", lease.index);
+                        self.check_inputs(&lease);
                         self.leases.push((node, lease));
                     }
                 }
@@ -209,7 +228,7 @@ impl World {
                 }
                 Action::FetchOutput { job, index, holders, .. } => {
                     assert!(!holders.is_empty());
-                    assert!(self.accepted.contains(&(job, index)), "fetched before accepted");
+                    assert!(self.accepted.contains_key(&(job, index)), "fetched before accepted");
                 }
                 Action::Persist(_)
                 | Action::Compare { .. }
@@ -221,10 +240,28 @@ impl World {
         }
     }
 
+    /// A later unit takes what was accepted before it and is safe, and nothing else.
+    fn check_inputs(&self, lease: &Granted) {
+        let inputs = self.jobs[&lease.job].1.inputs(lease.index);
+        let taken: Vec<Cid> = lease.inputs.iter().map(|input| input.output).collect();
+        let accepted: Vec<Cid> =
+            inputs.clone().map(|index| self.accepted[&(lease.job, index)]).collect();
+        assert_eq!(taken, accepted, "unit {} took something else", lease.index);
+        for index in inputs {
+            let is_stored = |record: &Record| {
+                matches!(record, Record::OutputStored { job, index: stored, .. }
+                    if (*job, *stored) == (lease.job, index))
+            };
+            assert!(self.env.journal.iter().any(is_stored), "output {index} was not safe");
+        }
+        assert!(lease.inputs.iter().all(|input| !input.holders.is_empty()));
+    }
+
     /// What an offline check of the receipt would ask.
     fn check_acceptance(&mut self, job: Cid, index: u64, output: Cid, results: &[Vec<u8>]) {
-        assert!(self.accepted.insert((job, index)), "unit {index} of {job} was accepted twice");
-        let rules = &self.specs[&job].validation;
+        let before = self.accepted.insert((job, index), output);
+        assert!(before.is_none(), "unit {index} of {job} was accepted twice");
+        let rules = &self.jobs[&job].0.validation;
         let mut nodes = BTreeSet::new();
         let mut agreeing = 0;
         for bytes in results {
@@ -249,11 +286,12 @@ impl World {
             self.request(node, request(100));
             for (node, lease) in self.leases.split_off(from) {
                 self.leases.push((node, lease.clone()));
-                self.report(result(node, &lease, Ok("right")));
+                let output = format!("right {}", lease.index);
+                self.report(result(node, &lease, Ok(&output)));
             }
             self.env.now = self.env.now + Duration::from_secs(3600);
             self.step(Event::DeadlineReached);
-            let accepted: Vec<_> = self.accepted.iter().copied().collect();
+            let accepted: Vec<_> = self.accepted.keys().copied().collect();
             for (job, index) in accepted {
                 self.step(Event::OutputStored { job, index });
             }
@@ -279,6 +317,7 @@ proptest! {
         // Nothing of an ended job stays in memory.
         let state = world.env.core.state();
         prop_assert!(state.replicas.is_empty() && state.with_work.is_empty());
+        prop_assert!(state.jobs.values().all(|job| job.units.is_empty()));
         for view in world.env.core.jobs() {
             if matches!(view.state, JobState::Completed { .. }) {
                 prop_assert_eq!((view.done, view.done + view.failed), (view.stored, view.units));

@@ -53,7 +53,8 @@ fn a_saboteur_is_outvoted_and_listed() {
         sealed(&result(bob, &third, Ok("right"))),
     ];
     let (index, output, at, basis) = (0, cid("right"), env.now, Basis::Quorum);
-    env.expect(Action::Accept { job, index, output, at, basis, results: results.to_vec() });
+    let (inputs, results) = (vec![], results.to_vec());
+    env.expect(Action::Accept { job, index, inputs, output, at, basis, results });
     env.expect(Action::FetchOutput { job, index, output, holders: vec![ada, bob] });
     let caught: Vec<_> = env.core.disagreements().cloned().collect();
     assert_eq!(caught.len(), 1);

@@ -111,7 +111,7 @@ impl<B: NetworkBehaviour<ToSwarm: Send> + Send> Crowd<B> {
         condition: impl Fn(&mut Swarm<B>) -> bool + Clone + Send + 'static,
     ) {
         let begun = Instant::now();
-        let mut ticks = interval(Duration::from_millis(20));
+        let mut ticks = interval(Duration::from_millis(100));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;

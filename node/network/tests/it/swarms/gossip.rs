@@ -1,6 +1,7 @@
 //! gossipsub: copies per delivery, degrees of meshes, hops.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     io,
     sync::{
@@ -17,7 +18,7 @@ use dockercomp_simulations::overlay::{
 };
 use libp2p::{Swarm, gossipsub};
 
-use super::{Comparison, DEADLINE, crowd::Crowd, number, resident_mb};
+use super::{Comparison, DEADLINE, crowd::Crowd, number, resident_mb, wait_until};
 
 const TOPIC: &str = "swarms";
 
@@ -115,11 +116,12 @@ async fn measure(plan: Plan, crowd_number: u64) -> Vec<(String, f64)> {
     if plan.heartbeats {
         // Ten of them: the first comes five seconds after a swarm was made.
         let settled = begun + Duration::from_secs(15);
-        crowd.wait_for("heartbeats", move |_| Instant::now() >= settled).await;
+        wait_until("heartbeats", || Instant::now() >= settled).await;
     }
     let before = copies.0.load(Ordering::Relaxed);
     assert_eq!(before, 0, "nothing was published yet");
     publish(&crowd, plan, &receptions).await;
+    silence(&copies).await;
     let degrees = crowd.ask_all(|swarm| swarm.behaviour().all_mesh_peers().count() as f64).await;
     let deliveries = plan.swarms * usize::from(plan.messages);
     let copies = copies.0.load(Ordering::Relaxed) as f64;
@@ -184,15 +186,26 @@ async fn publish(crowd: &Crowd<Gossip>, plan: Plan, receptions: &Receptions) {
             let topic = gossipsub::IdentTopic::new(TOPIC);
             swarm.behaviour_mut().publish(topic, payload).expect("there are peers");
         });
-        let receptions = Arc::clone(receptions);
         let others = plan.swarms - 1;
-        crowd
-            .wait_for("the message", move |_| {
-                let receptions = receptions.lock().expect("nobody panics with it");
-                receptions.get(&message).is_some_and(|reached| reached.len() == others)
-            })
-            .await;
+        wait_until("the message at all others", || {
+            let receptions = receptions.lock().expect("nobody panics with it");
+            receptions.get(&message).is_some_and(|reached| reached.len() == others)
+        })
+        .await;
     }
+}
+
+/// After the last reception more copies are on their way.
+async fn silence(copies: &Counting) {
+    let last = Cell::new((0, Instant::now()));
+    wait_until("silence", || {
+        let now = copies.0.load(Ordering::Relaxed);
+        if now != last.get().0 {
+            last.set((now, Instant::now()));
+        }
+        last.get().1.elapsed() > Duration::from_millis(300)
+    })
+    .await;
 }
 
 /// By following each reception back to the publisher.

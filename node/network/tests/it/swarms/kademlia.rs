@@ -17,7 +17,7 @@ use libp2p::{
     swarm::NetworkBehaviour,
 };
 
-use super::{Comparison, crowd::Crowd, number, resident_mb};
+use super::{Comparison, crowd::Crowd, number, resident_mb, wait_until};
 
 /// Peers in a bucket and in a result: libp2p's default, which is ours.
 const K: usize = 20;
@@ -127,10 +127,8 @@ async fn look_up(crowd: &Crowd<Node>, lookups: usize, found: &Found) {
             swarm.behaviour_mut().kad.get_closest_peers(PeerId::random());
         });
     }
-    let found = Arc::clone(found);
-    let is_done =
-        move |_: &mut Swarm<Node>| found.lock().expect("nobody panics with it").len() == lookups;
-    crowd.wait_for("its lookups", is_done).await;
+    let count = || found.lock().expect("nobody panics with it").len();
+    wait_until("all lookups", || count() == lookups).await;
 }
 
 fn entries(swarm: &mut Swarm<Node>) -> Vec<PeerId> {

@@ -17,6 +17,7 @@ mod kademlia;
 use std::time::Duration;
 
 use dockercomp_simulations::overlay::Report;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// How long a condition may take to come true.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -92,6 +93,17 @@ impl Comparison {
         let spread = 4.0 * self.model.deviation;
         let off = (self.real.mean - self.model.mean).abs();
         assert!(off <= share * self.model.mean.abs() || off <= spread, "{self:?}");
+    }
+}
+
+/// Waits until something is so.
+async fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    let mut ticks = interval(Duration::from_millis(10));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !condition() {
+        assert!(begun.elapsed() < DEADLINE, "waited in vain for {what}");
+        ticks.tick().await;
     }
 }
 

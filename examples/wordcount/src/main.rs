@@ -1,9 +1,12 @@
 //! How often each word occurs in a corpus, counted by volunteers.
 //!
 //! ```text
-//! map      one work unit: counts the words of the files below /input ──► /output/counts.tsv
-//! reduce   the collect step: adds up /input/<unit>/counts.tsv        ──► /output/words.tsv
+//! map      counts the words of the files below /input ──► /output/counts.tsv
+//! reduce   adds up /input/<any>/counts.tsv             ──► /output/counts.tsv, words.tsv
 //! ```
+//!
+//! What `reduce` leaves can be reduced again, so that many work units add up the tables in
+//! groups, and then those of the groups, until one table is left.
 //!
 //! Replicas of a work unit are compared byte for byte, so every byte written here depends on
 //! the bytes of the input files only: tables are sorted, directories are read sorted, and
@@ -64,18 +67,21 @@ enum RunError {
 }
 
 fn run(command: Command) -> Result<(), RunError> {
-    let (table, path) = match command {
-        Command::Help => {
-            println!("{}", options::USAGE);
-            return Ok(());
-        }
+    match command {
+        Command::Help => println!("{}", options::USAGE),
         Command::Map { input, output } => {
-            (map::map(&input)?.table_by_word(), output.join(reduce::COUNTS_FILE))
+            write(output.join(reduce::COUNTS_FILE), &map::map(&input)?.table_by_word())?;
         }
         Command::Reduce { input, output } => {
-            (reduce::reduce(&input)?.table_by_count(), output.join("words.tsv"))
+            let counts = reduce::reduce(&input)?;
+            write(output.join(reduce::COUNTS_FILE), &counts.table_by_word())?;
+            write(output.join("words.tsv"), &counts.table_by_count())?;
         }
-    };
+    }
+    Ok(())
+}
+
+fn write(path: PathBuf, table: &[u8]) -> Result<(), RunError> {
     std::fs::write(&path, table).map_err(|source| RunError::Write { path, source })
 }
 

@@ -9,7 +9,8 @@ usage: wordcount map    [--input DIR] [--output DIR]
        wordcount reduce [--input DIR] [--output DIR]
 
   map      counts the words of all files below the input directory, writes counts.tsv
-  reduce   adds up the tables <unit>/counts.tsv of the input directory, writes words.tsv
+  reduce   adds up the tables <any>/counts.tsv of the input directory, writes counts.tsv
+           (to be reduced again) and words.tsv (sorted by falling count)
 
   --input DIR    /input unless given
   --output DIR   /output unless given; it must exist";

@@ -1,6 +1,7 @@
-//! Reduce: from the tables of all work units to one table.
+//! Reduce: from the tables of several work units to one table.
 //!
-//! The input has one directory for each work unit, and each holds one table. Sums do not
+//! The input has one directory for each work unit, and each holds one table, of `map` or of
+//! an earlier `reduce`. Sums do not
 //! depend on the order or the names of the directories, nor on how files were grouped.
 
 use std::fs::{self, File};
@@ -99,6 +100,23 @@ mod tests {
         for groups in groupings {
             assert_eq!(map_and_reduce(groups), whole, "{groups:?}");
         }
+    }
+
+    /// Adding up in groups, and then the groups, is adding up.
+    #[test]
+    fn tables_can_be_reduced_again() {
+        let whole = map_and_reduce(&[&[0], &[1], &[2], &[3], &[4], &[5], &[6]]);
+        let groups = tempfile::tempdir().expect("a temporary directory");
+        for (place, files) in FILES.chunks(3).enumerate() {
+            let tables = tempfile::tempdir().expect("a temporary directory");
+            for (unit, file) in files.iter().enumerate() {
+                let input = tempfile::tempdir().expect("a temporary directory");
+                fs::write(input.path().join("file"), file).expect("written");
+                add_unit(&tables, unit, &map(input.path()).expect("counted").table_by_word());
+            }
+            add_unit(&groups, place, &reduce(tables.path()).expect("added up").table_by_word());
+        }
+        assert_eq!(reduce(groups.path()).expect("added up").table_by_count(), whole);
     }
 
     #[test]

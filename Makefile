@@ -55,6 +55,15 @@ bench-verify: setup ## Time the offline check of 1,000 receipts
 	DOCKERCOMP_BENCH_JSON="$(target_dir)/bench/verify.json" $(CARGO) test --locked -p dockercomp \
 	    --test it -- --exact receipts::a_thousand_receipts_are_verified --nocapture
 
+# Kills of `make crash`, and a seed, as in: make crash KILLS=50 SEED=7
+KILLS ?= 200
+SEED ?=
+
+.PHONY: crash
+crash: setup examples ## Kill a coordinator under load 200 times, and check that nothing is lost
+	DOCKERCOMP_CRASH_KILLS=$(KILLS) $(if $(SEED),DOCKERCOMP_CRASH_SEED=$(SEED)) \
+	    $(CARGO) test --locked --package dockercomp --test it kills:: -- --nocapture
+
 .PHONY: lint
 lint: setup purity ## Check formatting, lints, documentation and purity
 	$(CARGO) fmt --all --check

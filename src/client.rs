@@ -49,6 +49,17 @@ impl Client {
         response.json().await.context("the process answered something unexpected")
     }
 
+    /// Posts JSON.
+    pub(crate) async fn post_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+    ) -> anyhow::Result<T> {
+        let request = self.request(Method::POST, path);
+        let response = self.send(request.header("content-type", "application/json").body(body));
+        response.await?.json().await.context("the process answered something unexpected")
+    }
+
     /// The body of an answer as a stream of bytes.
     pub(crate) async fn stream(
         &self,

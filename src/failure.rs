@@ -57,6 +57,11 @@ impl Failure {
     }
 }
 
+/// Whether an error says that no process answers.
+pub(crate) fn is_unreachable(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Failure>().is_some_and(|failure| failure.code == Code::Unreachable)
+}
+
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
         let code = match problem.kind {

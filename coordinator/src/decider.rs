@@ -9,12 +9,14 @@
 //! the batch cannot be written, the core is ahead of the disk: the task ends, the process
 //! stops, and the next one replays the journal.
 
+use std::time::Duration;
+
 use dockercomp_coordinator_core::{Action, Core, Event, Granted};
 use dockercomp_peer::clock::Clock;
 use dockercomp_protocol::wire::work::Verdict;
 use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp, codec};
 use dockercomp_store::{Row, Store, StoreError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::Journal;
@@ -25,6 +27,9 @@ use crate::receipts;
 const QUEUE: usize = 4096;
 /// Events that share one sync.
 const BATCH: usize = 1024;
+
+/// How often the disk is looked at while it is full.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the core answers to the events that ask something.
 #[derive(Debug)]
@@ -37,6 +42,8 @@ pub(crate) enum Answer {
     Heartbeat { abandon: Vec<ReplicaId>, forget: Vec<ReplicaId> },
     /// To everything else: it is durable.
     Done,
+    /// To anything: the disk is full, nothing was decided; ask again.
+    NoRoom,
 }
 
 /// What must be done elsewhere once a decision is durable.
@@ -64,6 +71,7 @@ pub(crate) struct Stopped;
 #[derive(Clone)]
 pub(crate) struct Handle {
     commands: mpsc::Sender<Command>,
+    paused: watch::Receiver<Option<String>>,
     clock: Clock,
 }
 
@@ -76,6 +84,8 @@ pub(crate) struct Decider {
     log: Log,
     commands: mpsc::Receiver<Command>,
     effects: mpsc::UnboundedSender<Effect>,
+    /// Why nothing is decided at the moment.
+    paused: watch::Sender<Option<String>>,
 }
 
 impl Decider {
@@ -90,8 +100,10 @@ impl Decider {
         let (sender, commands) = mpsc::channel(QUEUE);
         // Bounded by the core: one output for each unit in flight, one announcement a step.
         let (effects, effects_receiver) = mpsc::unbounded_channel();
-        let handle = Handle { commands: sender, clock };
-        (Self { core, journal, clock, store, log, commands, effects }, handle, effects_receiver)
+        let (paused, paused_receiver) = watch::channel(None);
+        let handle = Handle { commands: sender, paused: paused_receiver, clock };
+        let decider = Self { core, journal, clock, store, log, commands, effects, paused };
+        (decider, handle, effects_receiver)
     }
 
     /// Decides until `shutdown`.
@@ -102,7 +114,12 @@ impl Decider {
         self.commit(step).await?;
         let mut waiting = Vec::with_capacity(BATCH);
         loop {
-            let deadline = self.core.next_deadline().map(|at| self.clock.instant(at));
+            self.look_at_disk();
+            let deadline = if self.is_paused() {
+                Some(tokio::time::Instant::now() + LOOK_AGAIN)
+            } else {
+                self.core.next_deadline().map(|at| self.clock.instant(at))
+            };
             let sleep = async {
                 match deadline {
                     Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -124,7 +141,8 @@ impl Decider {
                 () = sleep => {}
             }
             // Looked at after every batch: commands that never stop must not keep leases alive.
-            if self.core.next_deadline().is_some_and(|at| at <= self.clock.now()) {
+            let is_due = self.core.next_deadline().is_some_and(|at| at <= self.clock.now());
+            if is_due && !self.is_paused() {
                 self.core.handle(self.clock.now(), Event::DeadlineReached);
                 self.drain(&mut step);
             }
@@ -132,8 +150,32 @@ impl Decider {
         }
     }
 
+    /// Pauses while the disk is nearly full: what is decided could not be written down.
+    fn look_at_disk(&mut self) {
+        match (self.store.check_room(), self.is_paused()) {
+            (Ok(()), false) | (Err(_), true) => {}
+            (Err(error), false) => {
+                tracing::error!(%error, "paused: nothing is decided until there is room");
+                self.paused.send_replace(Some(error.to_string()));
+            }
+            (Ok(()), true) => {
+                tracing::info!("there is room on the disk again, work goes on");
+                // Nodes could not report meanwhile.
+                self.core.excuse(self.clock.now());
+                self.paused.send_replace(None);
+            }
+        }
+    }
+
+    fn is_paused(&self) -> bool {
+        self.paused.borrow().is_some()
+    }
+
     fn on_command(&mut self, command: Command, step: &mut Step) {
         match command {
+            Command::Event { answer, .. } if self.is_paused() => {
+                let _ = answer.send(Answer::NoRoom);
+            }
             Command::Event { event, rows, answer } => {
                 self.core.handle(self.clock.now(), *event);
                 let answered = self.drain(step).unwrap_or(Answer::Done);
@@ -254,6 +296,11 @@ impl Handle {
         }));
         self.commands.send(command).await.map_err(|_| Stopped)?;
         pending.await.map_err(|_| Stopped)
+    }
+
+    /// Why nothing is decided at the moment, if so.
+    pub(crate) fn paused(&self) -> Option<String> {
+        self.paused.borrow().clone()
     }
 
     /// The time as the core sees it.

@@ -25,7 +25,8 @@
 //! batch. A snapshot that cannot be read is passed over for the one before it.
 
 use dockercomp_coordinator_core::{
-    ApplyError, Config, Core, RECORD_VERSION, Record, SNAPSHOT_VERSION, SnapshotError, State,
+    ApplyError, Config, Core, RECORD_VERSION, RECORD_VERSION_OLDEST, Record, SNAPSHOT_VERSION,
+    SnapshotError, State,
 };
 use dockercomp_protocol::codec;
 use dockercomp_store::{Row, Store, StoreError, Table};
@@ -79,6 +80,15 @@ pub enum ReplayError {
         /// How many there are.
         found: usize,
     },
+    /// An older program wrote it, and nobody knows its records any more.
+    #[error(
+        "the journal's records have version {found}, this program reads {RECORD_VERSION_OLDEST} to \
+         {RECORD_VERSION}; use the version of dockercomp that wrote it, or a new data directory"
+    )]
+    Older {
+        /// What it says.
+        found: u8,
+    },
     /// A newer program wrote it.
     #[error("the journal's {what} have version {found}, this program reads up to {known}")]
     Newer {
@@ -92,10 +102,10 @@ pub enum ReplayError {
 }
 
 impl ReplayError {
-    /// Whether a newer program can read it.
+    /// Whether another version of the program can read it; else it is damaged.
     #[must_use]
-    pub const fn is_newer(&self) -> bool {
-        matches!(self, Self::Newer { .. })
+    pub const fn is_of_another_version(&self) -> bool {
+        matches!(self, Self::Newer { .. } | Self::Older { .. })
     }
 }
 
@@ -114,9 +124,13 @@ pub(crate) struct Journal {
 }
 
 /// Rebuilds the core from the newest snapshot and the records after it. Blocking.
-pub(crate) fn recover(store: &Store, rhythm: Rhythm) -> Result<(Core, Journal), ReplayError> {
+pub(crate) fn recover(
+    store: &Store,
+    rhythm: Rhythm,
+    config: Config,
+) -> Result<(Core, Journal), ReplayError> {
     let versions = Versions::of(store)?;
-    let (mut core, first, snapshot_bytes) = restore(store)?;
+    let (mut core, first, snapshot_bytes) = restore(store, config)?;
     let mut since = Rhythm { records: 0, bytes: 0 };
     for (number, bytes) in (first..).zip(store.replay(first)) {
         let bytes = bytes?;
@@ -134,14 +148,14 @@ pub(crate) fn recover(store: &Store, rhythm: Rhythm) -> Result<(Core, Journal), 
 
 /// The core of the newest snapshot that can be read, the number of the record after it, and
 /// its size in bytes.
-fn restore(store: &Store) -> Result<(Core, u64, u64), ReplayError> {
+fn restore(store: &Store, config: Config) -> Result<(Core, u64, u64), ReplayError> {
     let snapshots = store.snapshots()?;
     for &number in &snapshots {
         let Some(bytes) = store.snapshot(number)? else {
             tracing::error!(number, "snapshot is damaged, the one before it is used");
             continue;
         };
-        match Core::restore(Config::default(), &bytes) {
+        match Core::restore(config.clone(), &bytes) {
             Ok(core) => return Ok((core, number, bytes.len() as u64)),
             Err(SnapshotError::Version { found }) if found > SNAPSHOT_VERSION => {
                 return Err(ReplayError::Newer {
@@ -157,7 +171,7 @@ fn restore(store: &Store) -> Result<(Core, u64, u64), ReplayError> {
     }
     // With one snapshot or none nothing was deleted yet: all of history is there.
     match snapshots.len() {
-        0 | 1 => Ok((Core::new(Config::default()), 0, 0)),
+        0 | 1 => Ok((Core::new(config), 0, 0)),
         found => Err(ReplayError::Snapshots { found }),
     }
 }
@@ -215,7 +229,9 @@ impl Versions {
             Some(bytes) => codec::decode(bytes)
                 .map_err(|source| ReplayError::Record { number: store.next_record(), source })?,
         };
-        match ranges.iter().find(|(_, version)| *version > RECORD_VERSION) {
+        let is_known = |version| (RECORD_VERSION_OLDEST..=RECORD_VERSION).contains(&version);
+        match ranges.iter().find(|&&(_, version)| !is_known(version)) {
+            Some(&(_, found)) if found < RECORD_VERSION => Err(ReplayError::Older { found }),
             Some(&(_, found)) => {
                 Err(ReplayError::Newer { what: "records", found, known: RECORD_VERSION })
             }

@@ -21,6 +21,7 @@
 
 mod announce;
 pub mod api;
+pub mod backup;
 mod decider;
 mod directory;
 mod jobs;
@@ -34,7 +35,9 @@ mod work;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use dockercomp_coordinator_core::Config;
 use dockercomp_network::{AcceptError, ProvideError, Role};
 use dockercomp_peer::clock::Clock;
 use dockercomp_peer::identity::{self, IdentityError};
@@ -83,6 +86,8 @@ pub struct Options {
     pub reserve_bytes: Option<u64>,
     /// How often the state is written as a whole, so that a restart replays little.
     pub rhythm: Rhythm,
+    /// No lease runs out for this long after a restart.
+    pub restart_grace: Duration,
 }
 
 /// Why a coordinator did not start.
@@ -155,9 +160,10 @@ impl Service {
             Arc::new(Seal { key: peer.key().clone(), charter: envelope::seal(&owner, &charter) });
 
         let (store, signer) = (peer.store().clone(), Arc::clone(&seal));
+        let config = Config { resume_grace: options.restart_grace, ..Config::default() };
         let replayed = tokio::task::spawn_blocking(move || {
             let jobs = Jobs::load(&store, project)?;
-            let (core, journal) = journal::recover(&store, options.rhythm)?;
+            let (core, journal) = journal::recover(&store, options.rhythm, config)?;
             let (log, heads) = Log::load(&store, project, signer)?;
             Ok::<_, StartError>((jobs, core, journal, log, heads))
         });

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::announce::Announcer;
-use crate::decider::{Effect, Handle as Decider};
+use crate::decider::{Answer, Effect, Handle as Decider};
 use crate::directory::Directory;
 
 /// Outputs that are pulled at one time.
@@ -125,7 +125,9 @@ impl Effects {
             tokio::time::sleep(RETRY).await;
         }
         // The decider is gone only while the process stops; then it is asked for again.
-        let _ = self.decider.tell(Event::OutputStored { job, index }).await;
+        while let Ok(Answer::NoRoom) = self.decider.tell(Event::OutputStored { job, index }).await {
+            tokio::time::sleep(RETRY).await;
+        }
     }
 
     fn locate(&self, holders: &[NodeId]) -> Vec<Located> {

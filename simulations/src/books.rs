@@ -156,6 +156,7 @@ impl Books {
                     }
                 }
                 Record::JobAdded { .. }
+                | Record::Away { .. }
                 | Record::Ended { .. }
                 | Record::Extended { .. }
                 | Record::Inconclusive { .. }

@@ -1,10 +1,11 @@
 //! `dockercomp coordinator`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use dockercomp_coordinator::api::types::{CoordinatorStatus, NodeInfo};
+use dockercomp_coordinator::api::types::{BackupRequest, CoordinatorStatus, NodeInfo};
+use dockercomp_coordinator::backup::{self, Note};
 use dockercomp_coordinator::{Options, Rhythm, Service};
 use multiaddr::Multiaddr;
 use serde::Serialize;
@@ -12,6 +13,7 @@ use tokio::io::AsyncReadExt;
 
 use super::start::Start;
 use crate::client::Client;
+use crate::failure;
 use crate::output::{self, Format};
 use crate::paths::{Role, data_dir};
 use crate::verify;
@@ -23,6 +25,20 @@ pub(crate) enum Coordinator {
     Start(StartCoordinator),
     /// Say what the coordinator on this machine is, and how nodes join it.
     Status(Where),
+    /// Copy everything that a coordinator needs to go on, keys included, while it runs or not.
+    Backup {
+        #[command(flatten)]
+        at: Where,
+        /// A directory that does not exist yet. Keep it as safe as the project's key.
+        into: PathBuf,
+    },
+    /// Make a data directory of a back-up. Never run two coordinators of one project.
+    Restore {
+        /// What `coordinator backup` wrote.
+        from: PathBuf,
+        #[command(flatten)]
+        at: Where,
+    },
     /// Write the newest signed head of the log of accepted work units into a file, for
     /// `dockercomp verify --heads`.
     Head {
@@ -73,6 +89,10 @@ pub(crate) struct StartCoordinator {
     /// Write the whole state after this many records, so that a restart replays no more.
     #[arg(long, default_value_t = Rhythm::default().records, value_name = "RECORDS")]
     snapshot_every: u64,
+
+    /// After a restart no lease runs out for this long: nodes could not report.
+    #[arg(long, default_value = "2min", value_name = "DURATION")]
+    restart_grace: humantime::Duration,
 }
 
 #[derive(Serialize)]
@@ -90,14 +110,17 @@ impl Coordinator {
             Self::Status(at) => {
                 let status: CoordinatorStatus = at.client()?.get("/api/v1/status").await?;
                 output::print(format, &status, |status| {
+                    let paused = status.paused.as_ref();
+                    let paused = paused.map(|why| format!("\npaused     {why}"));
                     format!(
                         "project    {} ({})\njoin with  dockercomp node start '{}'\npeers      {}\n\
-                         disk       {} used",
+                         disk       {} used{}",
                         status.project,
                         status.name,
                         status.join_link,
                         status.peer.peers.len(),
                         output::size(status.peer.used_bytes),
+                        paused.unwrap_or_default(),
                     )
                 });
                 Ok(())
@@ -114,6 +137,19 @@ impl Coordinator {
                 output::print(format, &written, verify::Head::human);
                 Ok(())
             }
+            Self::Backup { at, into } => back_up(&at, &into, format).await,
+            Self::Restore { from, at } => {
+                let dir = data_dir(at.data_dir.as_ref(), Role::Coordinator)?;
+                let restored = tokio::task::spawn_blocking({
+                    let dir = dir.clone();
+                    move || backup::restore(&from, &dir)
+                });
+                let note = restored.await?.map_err(super::start_failed)?;
+                output::print(format, &note, |note| {
+                    format!("{} holds what was there at {}", dir.display(), note.begun_at)
+                });
+                Ok(())
+            }
             Self::Nodes(at) => {
                 let nodes: Vec<NodeInfo> = at.client()?.get("/api/v1/nodes").await?;
                 output::print(format, &nodes, |nodes| table(nodes));
@@ -121,6 +157,33 @@ impl Coordinator {
             }
         }
     }
+}
+
+/// Asks the running coordinator for a back-up, or makes it if none runs.
+async fn back_up(at: &Where, into: &Path, format: Format) -> anyhow::Result<()> {
+    let dir = data_dir(at.data_dir.as_ref(), Role::Coordinator)?;
+    let into = std::path::absolute(into).context("cannot find the directory")?;
+    let request = serde_json::to_vec(&BackupRequest { into: into.clone() })?;
+    let asked = match Client::open(&dir) {
+        Ok(client) => client.post_json::<Note>("/api/v1/backup", request).await,
+        Err(nobody) => Err(nobody),
+    };
+    let note = match asked {
+        Err(error) if failure::is_unreachable(&error) && dir.join("db").exists() => {
+            let into = into.clone();
+            let made = tokio::task::spawn_blocking(move || backup::offline(&dir, &into)).await?;
+            made.map_err(super::start_failed)?
+        }
+        asked => asked?,
+    };
+    output::print(format, &note, |note| {
+        format!(
+            "{} holds all that was there at {}, the project's key included",
+            into.display(),
+            note.begun_at
+        )
+    });
+    Ok(())
 }
 
 impl Where {
@@ -172,6 +235,7 @@ impl StartCoordinator {
             bootstrap: args.bootstrap,
             api: args.api,
             reserve_bytes: Some(args.disk_reserve.as_u64()),
+            restart_grace: args.restart_grace.into(),
             rhythm: Rhythm { records: args.snapshot_every, ..Rhythm::default() },
         };
         let service = Service::start(options, shutdown).await.map_err(super::start_failed)?;
@@ -188,7 +252,7 @@ impl StartCoordinator {
                 ready.project, ready.join_link
             )
         });
-        service.stopped().await?;
+        service.stopped().await.map_err(super::start_failed)?;
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ pub(crate) use self::job::watch as watch_job;
 pub(crate) use self::verify::verify;
 
 use crate::demo;
+use crate::failure::Code;
 use crate::output::Format;
 
 /// A peer-to-peer volunteer compute network.
@@ -134,7 +135,7 @@ fn start_failed(error: impl Into<anyhow::Error>) -> anyhow::Error {
     use dockercomp_node::StartError;
     use dockercomp_store::OpenError;
 
-    use crate::failure::{Code, Failure};
+    use crate::failure::Failure;
 
     let error = error.into();
     if let Some(StartError::Executor(ChooseError::Docker { .. })) = error.downcast_ref() {
@@ -145,6 +146,10 @@ fn start_failed(error: impl Into<anyhow::Error>) -> anyhow::Error {
     let is_held = |cause: &(dyn std::error::Error + 'static)| {
         matches!(cause.downcast_ref(), Some(OpenError::Held { .. }))
     };
+    let message = chain(error.as_ref());
+    if let Some((code, fix)) = error.chain().find_map(remedy) {
+        return Failure::new(code, message).fix(fix).into();
+    }
     if error.chain().any(is_held) {
         return Failure::new(Code::Conflict, chain(error.as_ref()))
             .fix("stop that process, or use another --data-dir")
@@ -153,11 +158,52 @@ fn start_failed(error: impl Into<anyhow::Error>) -> anyhow::Error {
     error
 }
 
+/// What can be done about a data directory that cannot be used.
+fn remedy(cause: &(dyn std::error::Error + 'static)) -> Option<(Code, &'static str)> {
+    use dockercomp_coordinator::ReplayError;
+    use dockercomp_coordinator::backup::BackupError;
+    use dockercomp_store::{OpenError, StoreError};
+
+    const NEWER: (Code, &str) =
+        (Code::Conflict, "use the version of dockercomp that wrote it, or another --data-dir");
+    const DAMAGED: (Code, &str) = (
+        Code::Verification,
+        "check the disk, move this data directory away, and take up the newest back-up \
+         (dockercomp coordinator restore)",
+    );
+    if let Some(error) = cause.downcast_ref::<ReplayError>() {
+        return Some(if error.is_of_another_version() { NEWER } else { DAMAGED });
+    }
+    if let Some(StoreError::DiskFull { .. }) = cause.downcast_ref() {
+        return Some((Code::Quota, "free some room on that disk, or lower --disk-reserve"));
+    }
+    match cause.downcast_ref::<BackupError>() {
+        Some(BackupError::Exists { .. }) => {
+            return Some((Code::Conflict, "name a directory that does not exist yet"));
+        }
+        Some(BackupError::NotOne { .. } | BackupError::Nothing { .. }) => {
+            return Some((Code::NotFound, "name a directory that `coordinator backup` wrote"));
+        }
+        Some(BackupError::Newer { .. }) => return Some(NEWER),
+        _ => {}
+    }
+    match cause.downcast_ref::<OpenError>() {
+        Some(OpenError::Newer { .. }) => Some(NEWER),
+        Some(error @ OpenError::Store { .. }) if is_damage(error) => Some(DAMAGED),
+        _ => None,
+    }
+}
+
+/// Whether RocksDB said that bytes are not what was written.
+fn is_damage(error: &dyn std::error::Error) -> bool {
+    chain(error).contains("Corruption")
+}
+
 fn start_logging(filter: &str, json: bool) -> anyhow::Result<()> {
     use std::io::IsTerminal;
     use tracing_subscriber::EnvFilter;
 
-    use crate::failure::{Code, Failure};
+    use crate::failure::Failure;
 
     let filter: EnvFilter = filter
         .parse()

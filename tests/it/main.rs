@@ -12,6 +12,7 @@ mod discovery;
 mod forge;
 mod fork;
 mod images;
+mod kills;
 mod lies;
 mod network;
 mod receipts;

@@ -115,6 +115,9 @@ impl Drop for Process {
     }
 }
 
+/// How a coordinator is started; the address of a bootstrap node follows.
+const COORDINATOR: [&str; 5] = ["coordinator", "start", "--ip", "127.0.0.1", "--bootstrap"];
+
 /// Bootstrap, coordinator and nodes.
 pub(crate) struct Network {
     // Dropped in this order: nodes first.
@@ -133,6 +136,11 @@ impl Network {
     /// Starts a bootstrap node and a coordinator, which knows only those of its addresses that
     /// contain `transport`. So do the nodes, by the coordinator's join link.
     pub(crate) fn start_over(transport: &str) -> Self {
+        Self::start_as(transport, &[])
+    }
+
+    /// The same, with more options of the coordinator.
+    pub(crate) fn start_as(transport: &str, more: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("dockercomp-it-").tempdir().expect("a folder");
         // A fixed port, so that a restarted bootstrap node is where it was.
         let port = free_port().to_string();
@@ -151,7 +159,7 @@ impl Network {
         let coordinator = Process::start(
             folder.path().join("coordinator.log"),
             folder.path().join("coordinator"),
-            strings(&["coordinator", "start", "--ip", "127.0.0.1", "--bootstrap", &address]),
+            strings(&[&COORDINATOR[..], &[&address], more].concat()),
         );
         Self { nodes: Vec::new(), coordinator, bootstrap, folder }
     }
@@ -272,7 +280,7 @@ pub(crate) fn rest_of(stderr: Option<impl Read>) -> String {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("its address").port()
 }

@@ -87,6 +87,7 @@ mod view;
 use std::collections::VecDeque;
 
 use dockercomp_protocol::job::JobSpec;
+use dockercomp_protocol::time::millis;
 use dockercomp_protocol::{Cid, ReplicaId, Timestamp};
 
 pub use action::{Action, Granted, Input};
@@ -96,7 +97,10 @@ pub use identity::Identity;
 pub use job::{JobState, UnitFailure};
 pub use node::{AddressRange, Disagreement, Profile};
 pub use quota::Quota;
-pub use record::{Finding, Record, Seed, Silence, Terms, UnitError, VERSION as RECORD_VERSION};
+pub use record::{
+    Finding, OLDEST as RECORD_VERSION_OLDEST, Record, Seed, Silence, Terms, UnitError,
+    VERSION as RECORD_VERSION,
+};
 pub use replica::{Tally, ValidateState};
 pub use snapshot::{SnapshotError, VERSION as SNAPSHOT_VERSION};
 pub use standing::Standing;
@@ -159,7 +163,9 @@ impl Core {
     }
 
     /// Takes up work after the journal was replayed: asks again for what was owed when the
-    /// last process ended.
+    /// last process ended. After a long absence leases have the time left that they had at the
+    /// last record, since nobody could report meanwhile; a clock that was set forward looks the
+    /// same.
     ///
     /// Drain [`Self::poll_action`] before the next call.
     ///
@@ -167,8 +173,13 @@ impl Core {
     /// If an event was handled before and its actions were not drained.
     pub fn resume(&mut self, now: Timestamp) {
         assert!(self.actions.is_empty(), "a core resumes once, before its first event");
-        self.grace_until = now + self.state.config.resume_grace;
+        let grace = self.state.config.resume_grace;
+        self.grace_until = now + grace;
         self.is_settled = false;
+        let away = now.since(self.state.last_at);
+        if away > grace && !self.state.deadlines.is_empty() {
+            self.persist(Record::Away { at: now, ms: millis(away) });
+        }
         for (&number, job) in &self.state.jobs {
             for &index in job.units.keys() {
                 let key = UnitKey { job: number, index };
@@ -179,6 +190,12 @@ impl Core {
         self.is_there_new_work = true;
         self.announce_if_due();
         self.assert_invariants();
+    }
+
+    /// Says that nobody could reach the core for a while: no lease runs out for
+    /// [`Config::resume_grace`] from `now` on.
+    pub fn excuse(&mut self, now: Timestamp) {
+        self.grace_until = self.grace_until.max(now + self.state.config.resume_grace);
     }
 
     /// Applies one event.

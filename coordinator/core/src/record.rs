@@ -23,6 +23,8 @@ use crate::identity::Identity;
 
 /// Version of the records that this code writes. [`Record::read`] knows the older ones.
 pub const VERSION: u8 = 1;
+/// The oldest version that [`Record::read`] knows. Version 1 was never released.
+pub const OLDEST: u8 = VERSION;
 
 /// One decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +49,13 @@ pub enum Record {
         at: Timestamp,
         /// Its id.
         job: Cid,
+    },
+    /// The coordinator was away, or its clock jumped: every lease lasts as much longer.
+    Away {
+        /// When it was back.
+        at: Timestamp,
+        /// For how long, in milliseconds.
+        ms: u64,
     },
     /// A replica was made and given to a node.
     Leased {
@@ -204,7 +213,7 @@ impl Record {
     /// If the bytes are not a record of that version, or if the version is newer.
     pub fn read(version: u8, bytes: &[u8]) -> Result<Self, codec::DecodeError> {
         match version {
-            1..=VERSION => codec::decode_within(bytes, usize::MAX),
+            OLDEST..=VERSION => codec::decode_within(bytes, usize::MAX),
             _ => Err(codec::DecodeError::Malformed {
                 reason: format!("records of version {version} are not known"),
             }),
@@ -217,6 +226,7 @@ impl Record {
         match self {
             Self::JobAdded { at, .. }
             | Self::JobCancelled { at, .. }
+            | Self::Away { at, .. }
             | Self::Leased { at, .. }
             | Self::NodeKnown { at, .. }
             | Self::Extended { at, .. }

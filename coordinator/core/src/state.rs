@@ -11,6 +11,7 @@
 //! [`crate::snapshot`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -184,6 +185,7 @@ impl State {
                 self.add_job(*at, *job, terms, *units, *seed)
             }
             Record::JobCancelled { at, job } => self.cancel_job(*at, *job),
+            Record::Away { at: _, ms } => Ok(self.lengthen(Duration::from_millis(*ms))),
             Record::Leased { at, replica, job, index, node, executor, trusted, deadline } => {
                 let key = UnitKey { job: self.running(*job)?, index: *index };
                 let lease = Replica::leased(*replica, *node, *executor, *deadline);
@@ -273,6 +275,23 @@ impl State {
         }
         self.drop_checks_of(at, number);
         self.job_mut(number).gate = Gate::default();
+    }
+
+    /// Gives every lease the time that nobody could use.
+    fn lengthen(&mut self, away: Duration) -> Effects {
+        for (deadline, id) in std::mem::take(&mut self.deadlines) {
+            let later = deadline + away;
+            self.deadlines.insert((later, id));
+            if let Some(check) = self.checks.get_mut(&id) {
+                check.deadline = later;
+            }
+            let Some(&key) = self.replicas.get(&id) else { continue };
+            let replicas = self.unit_mut(key).replicas.iter_mut();
+            for replica in replicas.filter(|replica| replica.id == id) {
+                replica.state = ReplicaState::InProgress { deadline: later };
+            }
+        }
+        Effects::default()
     }
 
     fn lease(

@@ -13,6 +13,7 @@ use dockercomp_protocol::{Cid, content};
 
 use super::ApiState;
 use super::types::{DisagreementInfo, FailureInfo, JobInfo, StageInfo, Submitted};
+use crate::decider::Answer;
 use crate::jobs::{Job, SubmitError};
 use crate::logs;
 
@@ -39,7 +40,8 @@ pub(super) async fn submit(
         state.peer.pin(root).await.map_err(Refused::internal)?;
         state.peer.announce(root).await;
     }
-    state.decider.tell_with(event, vec![job.row()]).await.map_err(Refused::internal)?;
+    let answer = state.decider.tell_with(event, vec![job.row()]).await;
+    done(&state, answer.map_err(Refused::internal)?)?;
     Ok(Json(Submitted { job: job.cid.to_string(), work_units: job.plan.units() }))
 }
 
@@ -89,8 +91,21 @@ pub(super) async fn cancel(
 ) -> Result<Json<JobInfo>, Refused> {
     let job = parse(&job)?;
     describe(&state, job).await?;
-    state.decider.tell(Event::JobCancelled { job }).await.map_err(Refused::internal)?;
+    let answer = state.decider.tell(Event::JobCancelled { job }).await;
+    done(&state, answer.map_err(Refused::internal)?)?;
     describe(&state, job).await.map(Json)
+}
+
+/// Nothing is decided while the disk is full.
+fn done(state: &ApiState, answer: Answer) -> Result<(), Refused> {
+    match answer {
+        Answer::NoRoom => {
+            let why = state.decider.paused().unwrap_or_else(|| "the disk was full".to_owned());
+            Err(Refused::message(ProblemKind::Quota, format!("the coordinator is paused: {why}"))
+                .fix("free some room, then try again"))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn describe(state: &ApiState, job: Cid) -> Result<JobInfo, Refused> {

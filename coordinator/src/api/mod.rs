@@ -10,10 +10,12 @@ use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use dockercomp_peer::Peer;
+use dockercomp_peer::api::ProblemKind;
 use dockercomp_peer::reply::Refused;
 use dockercomp_protocol::ids::ProjectId;
 
-use self::types::{CoordinatorStatus, NodeInfo};
+use self::types::{BackupRequest, CoordinatorStatus, NodeInfo};
+use crate::backup::{self, BackupError, Note};
 use crate::decider::Handle as Decider;
 use crate::directory::Directory;
 use crate::jobs::Jobs;
@@ -39,6 +41,7 @@ pub(crate) fn router(state: ApiState) -> Router {
     Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/nodes", get(nodes))
+        .route("/api/v1/backup", post(back_up))
         .route("/api/v1/jobs", get(jobs::list).post(jobs::submit))
         .route("/api/v1/jobs/{job}", get(jobs::one))
         .route("/api/v1/jobs/{job}/cancel", post(jobs::cancel))
@@ -53,7 +56,25 @@ async fn status(State(state): State<ApiState>) -> Json<CoordinatorStatus> {
         project: state.project.to_string(),
         name: state.name.clone(),
         join_link: state.link.clone(),
+        paused: state.decider.paused(),
         peer: state.peer.status().await,
+    })
+}
+
+async fn back_up(
+    State(state): State<ApiState>,
+    Json(BackupRequest { into }): Json<BackupRequest>,
+) -> Result<Json<Note>, Refused> {
+    if !into.is_absolute() {
+        let message = format!("{} is not an absolute path", into.display());
+        return Err(Refused::message(ProblemKind::BadRequest, message));
+    }
+    let (store, now) = (state.peer.store().clone(), state.decider.now());
+    let made = tokio::task::spawn_blocking(move || backup::make(&store, &into, now)).await;
+    made.map_err(Refused::internal)?.map(Json).map_err(|error| match &error {
+        BackupError::Exists { .. } => Refused::new(ProblemKind::Conflict, error)
+            .fix("name a directory that does not exist yet"),
+        _ => Refused::internal(error),
     })
 }
 

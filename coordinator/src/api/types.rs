@@ -14,8 +14,18 @@ pub struct CoordinatorStatus {
     pub name: String,
     /// All that a node needs.
     pub join_link: String,
+    /// Why nothing is decided at the moment, if so.
+    pub paused: Option<String>,
     /// Its side of the network.
     pub peer: PeerStatus,
+}
+
+/// Asks for a back-up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupRequest {
+    /// Absolute path of a directory that does not exist yet.
+    pub into: std::path::PathBuf,
 }
 
 /// Answer to a submission.

@@ -34,7 +34,7 @@ impl Desk {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let store = Store::open(dir.path(), Options::default()).expect("a store");
-        let (core, journal) = recover(&store, RHYTHM).expect("an empty journal");
+        let (core, journal) = recover(&store, RHYTHM, Config::default()).expect("an empty journal");
         let mut desk = Self { dir, store, core, journal, leases: VecDeque::new(), now: 1000 };
         desk.tell(Event::JobAdded {
             job: block_cid(b"job"),
@@ -163,7 +163,7 @@ async fn a_restart_replays_only_what_the_newest_snapshot_does_not_know() {
     }
     let (dir, state) = desk.close().await;
     let store = reopen(&dir);
-    let (core, journal) = recover(&store, RHYTHM).expect("a journal");
+    let (core, journal) = recover(&store, RHYTHM, Config::default()).expect("a journal");
     assert_eq!(*core.state(), state);
     assert!(journal.next > 300, "only {} records", journal.next);
     assert!(journal.since.records < journal.next / 2, "{} were replayed", journal.since.records);
@@ -185,7 +185,7 @@ async fn a_bad_snapshot_is_passed_over_for_the_one_before_it() {
         let mut bad = good.clone();
         bad[place] = 0;
         store.put_snapshot(newest, &bad).expect("a write");
-        let (core, _) = recover(&store, RHYTHM).expect("an older snapshot");
+        let (core, _) = recover(&store, RHYTHM, Config::default()).expect("an older snapshot");
         assert_eq!(*core.state(), state);
     }
     // With both gone there is nothing to start from, and that is said.
@@ -193,7 +193,8 @@ async fn a_bad_snapshot_is_passed_over_for_the_one_before_it() {
     store.put_snapshot(newest, b"").expect("a write");
     store.put_snapshot(store.next_record(), b"").expect("a write");
     assert!(!store.snapshots().expect("a list").contains(&older));
-    let refused = recover(&store, RHYTHM).map(|_| ()).expect_err("nothing is readable");
+    let refused =
+        recover(&store, RHYTHM, Config::default()).map(|_| ()).expect_err("nothing is readable");
     assert!(matches!(refused, ReplayError::Snapshots { found: 2 }), "{refused}");
 }
 
@@ -210,7 +211,7 @@ async fn the_state_at_a_back_up_is_the_state_that_its_copy_starts_with() {
         let at_copy = desk.core.state().clone();
         desk.work().await;
         let copy = Store::open(&into, Options::default()).expect("a store");
-        let (core, _) = recover(&copy, RHYTHM).expect("a journal");
+        let (core, _) = recover(&copy, RHYTHM, Config::default()).expect("a journal");
         assert_eq!(*core.state(), at_copy);
     }
     desk.close().await;
@@ -230,13 +231,15 @@ async fn newer_journals_are_refused_and_say_so() {
     let (dir, _) = desk.close().await;
     let store = reopen(&dir);
     put_versions(&store, codec::encode(&vec![(0u64, 1u8), (7, RECORD_VERSION + 1)]));
-    let refused = recover(&store, RHYTHM).map(|_| ()).expect_err("newer records");
-    assert!(refused.is_newer(), "{refused}");
+    let refused =
+        recover(&store, RHYTHM, Config::default()).map(|_| ()).expect_err("newer records");
+    assert!(refused.is_of_another_version(), "{refused}");
     put_versions(&store, codec::encode(&vec![(0u64, RECORD_VERSION)]));
-    assert!(recover(&store, RHYTHM).is_ok());
+    assert!(recover(&store, RHYTHM, Config::default()).is_ok());
     store.put_snapshot(store.next_record(), &[SNAPSHOT_VERSION + 1]).expect("a write");
-    let refused = recover(&store, RHYTHM).map(|_| ()).expect_err("a newer snapshot");
-    assert!(refused.is_newer(), "{refused}");
+    let refused =
+        recover(&store, RHYTHM, Config::default()).map(|_| ()).expect_err("a newer snapshot");
+    assert!(refused.is_of_another_version(), "{refused}");
 }
 
 /// The first program wrote one byte for the whole journal.
@@ -244,18 +247,19 @@ async fn newer_journals_are_refused_and_say_so() {
 async fn versions_are_known_by_range_and_the_first_form_is_read() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = reopen(&dir);
-    put_versions(&store, vec![1]);
+    put_versions(&store, vec![RECORD_VERSION]);
     let versions = Versions::of(&store).expect("the first form");
-    assert_eq!(versions.0, [(0, 1)]);
-    versions.continue_at(&store, 9).expect("a write");
-    let versions = Versions::of(&store).expect("the present form");
-    let expected =
-        if RECORD_VERSION == 1 { vec![(0, 1)] } else { vec![(0, 1), (9, RECORD_VERSION)] };
-    assert_eq!(versions.0, expected);
+    assert_eq!(versions.0, [(0, RECORD_VERSION)]);
     let record = Record::JobCancelled { at: Timestamp(1), job: block_cid(b"job") };
     let bytes = codec::encode(&record);
     assert_eq!(versions.read(3, &bytes).expect("a record"), record);
     assert!(matches!(versions.read(3, b"x"), Err(ReplayError::Record { number: 3, .. })));
+    // A journal goes on in the present version, whatever it began with.
+    Versions(vec![(0, 0)]).continue_at(&store, 9).expect("a write");
+    let found = store.get(Table::Meta, VERSIONS_KEY).expect("a read").expect("a row");
+    assert_eq!(found, codec::encode(&vec![(0u64, 0u8), (9, RECORD_VERSION)]));
+    let refused = Versions::of(&store).map(|_| ()).expect_err("nobody knows version 0");
+    assert!(matches!(refused, ReplayError::Older { found: 0 }), "{refused}");
 }
 
 /// A record that is not there is noticed, whatever follows.
@@ -265,6 +269,6 @@ async fn a_journal_that_contradicts_itself_is_refused() {
     let store = reopen(&dir);
     let record = Record::JobCancelled { at: Timestamp(1), job: block_cid(b"job") };
     store.append(&[codec::encode(&record)], &[]).expect("an append");
-    let refused = recover(&store, RHYTHM).map(|_| ()).expect_err("no such job");
+    let refused = recover(&store, RHYTHM, Config::default()).map(|_| ()).expect_err("no such job");
     assert!(matches!(refused, ReplayError::Order { number: 0, .. }), "{refused}");
 }

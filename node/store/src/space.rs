@@ -7,10 +7,11 @@
 //! ```text
 //! free   ≥ reserve       everything goes on
 //!        < reserve       no dataset is added or fetched; records are still appended
-//!        < reserve / 2   nothing is appended: the caller pauses
+//!        < reserve / 2   the caller should pause, and batches up to reserve / 4 still fit
+//!        < reserve / 4   nothing is appended
 //! ```
 //!
-//! The lower half is for what RocksDB writes by itself: write buffers that are flushed (all
+//! The last quarter is for what RocksDB writes by itself: write buffers that are flushed (all
 //! together at most the write-ahead log's bound of 128 MiB) and compactions.
 //! Deleting is always allowed.
 //!
@@ -47,7 +48,7 @@ impl Space {
 
     /// Refuses records for which there is no room.
     pub(crate) fn admit_records(&self, bytes: u64) -> Result<(), StoreError> {
-        self.check(bytes, self.reserve / 2)
+        self.check(bytes, self.reserve / 4)
     }
 
     fn check(&self, bytes: u64, reserve: u64) -> Result<(), StoreError> {
@@ -71,6 +72,6 @@ impl Store {
     /// # Errors
     /// [`StoreError::DiskFull`].
     pub fn check_room(&self) -> Result<(), StoreError> {
-        self.inner.space.admit_records(0)
+        self.inner.space.check(0, self.inner.space.reserve / 2)
     }
 }

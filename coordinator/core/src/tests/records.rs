@@ -56,6 +56,7 @@ fn records_are_golden() {
         Record::Accepted { at, job, index, output: cid("output") },
         Record::Failed { at, job, index, errors },
         Record::OutputStored { at, job, index },
+        Record::Away { at, ms: 5 },
     ];
     let bytes: Vec<String> =
         records.iter().map(|record| hex::encode(codec::encode(record))).collect();

@@ -1,5 +1,7 @@
 //! Restart is replay.
 
+use std::time::Duration;
+
 use super::env::{DELAY_BOUND, SEED, TestEnv, cid, node};
 use crate::{Action, ApplyError, Config, Core, Event, Record, UnitView};
 
@@ -27,13 +29,40 @@ fn a_restart_in_the_middle_changes_nothing() {
     assert_eq!(env.lease(ada).index, 1);
 }
 
+/// A day's outage, or a clock that was set a day forward: leases keep the time they had left,
+/// and do not run out all at once.
+#[test]
+fn a_day_of_absence_ends_no_lease() {
+    let mut env = TestEnv::new();
+    env.job("job", 2, |_| {});
+    let (ada, bob) = (node("ada"), node("bob"));
+    env.lease(ada);
+    env.now = env.now + DELAY_BOUND / 2;
+    let lease = env.lease(bob);
+    env.snapshot();
+    env.now = env.now + Duration::from_secs(24 * 3600);
+    env.restart();
+    env.expect(Action::AnnounceWork);
+    // Half of the first lease was used up, nothing of the second.
+    assert_eq!(env.core.next_deadline(), Some(env.now + DELAY_BOUND / 2));
+    env.advance(DELAY_BOUND / 2);
+    assert_eq!(env.core.next_deadline(), Some(env.now + DELAY_BOUND / 2));
+    env.report(bob, &lease, "right");
+    env.restart();
+    env.expect(Action::AnnounceWork);
+}
+
 /// While the coordinator was away nobody could report: the first minutes belong to them.
 #[test]
 fn leases_that_ran_out_during_an_outage_get_a_grace() {
     let mut env = TestEnv::new();
     env.job("job", 1, |_| {});
     let lease = env.lease(node("ada"));
-    env.now = lease.deadline + DELAY_BOUND;
+    env.now = lease.deadline - Config::default().resume_grace;
+    let other = env.job("other", 1, |_| {});
+    env.step(Event::JobCancelled { job: other });
+    env.take();
+    env.now = lease.deadline;
     env.restart();
     env.expect(Action::AnnounceWork);
     let grace = Config::default().resume_grace;

@@ -8,7 +8,7 @@ use toml::Table;
 use super::error::FileError;
 use super::quantity::{Dimension, Time, Written};
 use super::section::{AnswerKind, Churn, Hosts, Job, Kind, Volunteers};
-use super::{read, section};
+use super::{policy, read, section};
 use crate::behaviour::{Answer, Behaviour, Deceit, Wakes};
 use crate::random::Spread;
 use crate::scenario::{self, Crowd, Engine, JobPlan, Scenario};
@@ -211,7 +211,9 @@ fn plan(place: &str, job: &Job, population: u32) -> Result<JobPlan, FileError> {
     }
     plan.submit = job.submit.map_or(plan.submit, |time| time.0);
     plan.cancel = job.cancel.map(|time| time.0);
+    let place_of_rules = format!("{place}.validation");
     plan.validation = validation(&plan.validation, &job.validation);
+    plan.validation.policy = policy::read(&place_of_rules, &job.validation)?;
     let quorum = plan.validation.min_quorum;
     if quorum > population {
         let reason = format!("is {quorum}, larger than the network of {population} hosts");
@@ -223,7 +225,6 @@ fn plan(place: &str, job: &Job, population: u32) -> Result<JobPlan, FileError> {
 /// Limits that are not stated stay far from what the quorum needs, as in [`JobPlan::new`].
 fn validation(usual: &Validation, written: &section::Validation) -> Validation {
     let mut rules = usual.clone();
-    rules.policy = written.policy;
     rules.min_quorum = written.min_quorum;
     rules.target_nresults = written.target_nresults.unwrap_or(rules.min_quorum);
     let most = rules.target_nresults.max(rules.min_quorum);

@@ -22,6 +22,7 @@
 pub(crate) mod compile;
 mod error;
 mod merge;
+mod policy;
 pub(crate) mod quantity;
 mod section;
 pub(crate) mod sweep;

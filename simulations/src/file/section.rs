@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use dockercomp_protocol::execution::ExecutorKind;
-use dockercomp_protocol::job::Policy;
 use serde::Deserialize;
 
 use super::quantity::{Time, Written};
@@ -112,13 +111,35 @@ pub(crate) struct Job {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Validation {
-    pub(crate) policy: Policy,
+    pub(crate) policy: PolicyName,
     pub(crate) min_quorum: u32,
     pub(crate) target_nresults: Option<u32>,
     pub(crate) max_error_results: Option<u32>,
     pub(crate) max_total_results: Option<u32>,
     pub(crate) max_success_results: Option<u32>,
     pub(crate) delay_bound: Option<Time>,
+    pub(crate) trusted_after: Option<u32>,
+    pub(crate) replication_factor: Option<u32>,
+    pub(crate) accepted_error: Option<f64>,
+    pub(crate) saboteurs: Option<f64>,
+    pub(crate) spot_checks: Option<f64>,
+    pub(crate) audit_floor: Option<f64>,
+    pub(crate) lot_max: Option<u32>,
+    pub(crate) hold: Option<Time>,
+}
+
+/// The policies, as in a job file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PolicyName {
+    /// A fixed quorum.
+    Fixed,
+    /// BOINC's adaptive replication.
+    Adaptive,
+    /// Sarmenta's credibility.
+    Credibility,
+    /// Acceptance sampling by lots.
+    Audited,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Document, FileError};
+use super::{Document, FileError, sweep};
 use crate::Scenario;
 use crate::study::{CellResult, End, SeedRun, Verdict};
 
@@ -188,4 +188,49 @@ fn voting_is_within_its_tolerance() {
         assert_eq!(about.len(), kept.len());
         assert!(about.iter().all(Verdict::is_within), "{about:#?}");
     }
+}
+
+/// One cell of a file of the gallery, smaller: what it measures.
+fn small(name: &str, cell: &str, settings: &[&str]) -> CellResult {
+    let document = Document::load(&gallery().join(name), &[]).expect("a scenario");
+    let mut cells = document.cells().expect("cells").into_iter();
+    let mut result = CellResult { cell: sweep::Cell::default(), runs: Vec::new() };
+    result.cell = cells
+        .find(|candidate| CellResult { cell: candidate.clone(), runs: vec![] }.name() == cell)
+        .expect("a cell of that name");
+    for setting in settings {
+        result.cell.settings.push(super::merge::parse_setting(setting).expect("a setting"));
+    }
+    let run = document.model(&result.cell).expect("a model").run(1);
+    assert!(run.problems.is_empty(), "{:?}", run.problems);
+    result.runs.push(SeedRun { seed: 1, end: End::Ran(run) });
+    result
+}
+
+fn mean(result: &CellResult, metric: &str) -> f64 {
+    crate::study::estimate(&result.measures(metric)).expect("a metric").mean
+}
+
+/// Colluders that always lie are never trusted, so adaptive replication accepts what a quorum
+/// of two does, 0.085, at less than its cost of 2.32.
+#[test]
+fn adaptive_replication_stops_gross_cheats_only_as_a_quorum_does() {
+    let settings = ["population=100", "jobs.main.units=1500"];
+    let cell = "units a host=50 adversary=f=0.2 s=1";
+    let result = small("t3-adaptive-replication.toml", cell, &settings);
+    let (wrong, cost) = (mean(&result, "accepted_error_rate"), mean(&result, "replicas_per_unit"));
+    assert!((0.05..0.12).contains(&wrong), "{wrong}");
+    assert!((1.6..2.1).contains(&cost), "{cost}");
+}
+
+/// A fifth of the hosts collude and always lie: the owner's error rate holds, at no more
+/// than the cost of three votes.
+#[test]
+fn credibility_keeps_to_the_accepted_error() {
+    let settings = ["population=40", "jobs.main.units=1000"];
+    let cell = "f=0.2 accepted error=0.01 s=1.0";
+    let result = small("t2-spot-checks.toml", cell, &settings);
+    let (wrong, cost) = (mean(&result, "accepted_error_rate"), mean(&result, "replicas_per_unit"));
+    assert!(wrong <= 0.01, "{wrong}");
+    assert!((1.5..2.6).contains(&cost), "{cost}");
 }

@@ -8,6 +8,7 @@ use dockercomp_protocol::job::Validation;
 use toml::{Table, Value};
 
 use super::compile::REFERENCE_MFLOPS;
+use super::policy;
 use super::quantity::Dimension;
 use crate::behaviour::{Answer, Behaviour, Wakes};
 use crate::random::{Distribution, Spread};
@@ -112,7 +113,7 @@ fn job(plan: &JobPlan) -> Value {
 
 fn validation(rules: &Validation) -> Value {
     let mut table = Table::new();
-    table.insert("policy".into(), Value::try_from(rules.policy).expect("a policy is plain"));
+    policy::write(rules, &mut table);
     put(&mut table, "min_quorum", i64::from(rules.min_quorum));
     put(&mut table, "target_nresults", i64::from(rules.target_nresults));
     put(&mut table, "max_error_results", i64::from(rules.max_error_results));

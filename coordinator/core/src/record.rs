@@ -23,7 +23,7 @@ use crate::identity::Identity;
 
 /// Version of the records that this code writes. [`Record::read`] knows the older ones.
 pub const VERSION: u8 = 1;
-/// The oldest version that [`Record::read`] knows. Version 1 was never released.
+/// The oldest version that [`Record::read`] knows.
 pub const OLDEST: u8 = VERSION;
 
 /// One decision.

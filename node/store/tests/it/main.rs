@@ -2,6 +2,7 @@
 
 mod add;
 mod crash;
+mod damage;
 mod datasets;
 mod fetch;
 mod journal;

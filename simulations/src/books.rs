@@ -158,6 +158,7 @@ impl Books {
                 Record::JobAdded { .. }
                 | Record::Away { .. }
                 | Record::Ended { .. }
+                | Record::Compared { .. }
                 | Record::Extended { .. }
                 | Record::Inconclusive { .. }
                 | Record::LotClosed { .. }

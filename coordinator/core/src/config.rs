@@ -31,6 +31,9 @@ pub struct Config {
     /// Undecided units up to which a job of policy `credibility` begins new ones before it
     /// tries others again, since every spot-check makes what waits more credible.
     pub undecided_max: usize,
+    /// A node that was not heard of for this long is silent: at the end of a job others get its
+    /// work as well. What it still reports counts.
+    pub silent_after: Duration,
     /// No lease runs out for this long after a restart: nodes could not report while the
     /// coordinator was away, and their finished work is on its way.
     pub resume_grace: Duration,
@@ -46,6 +49,7 @@ impl Default for Config {
             expiries_per_step_max: 1024,
             held_max: 200_000,
             undecided_max: 10_000,
+            silent_after: Duration::from_secs(600),
             resume_grace: Duration::from_secs(120),
         }
     }

@@ -33,6 +33,7 @@ use crate::checks::KNOWN_MAX;
 use crate::identity::Identity;
 use crate::job::{Job, JobNumber};
 use crate::record::Record;
+use crate::replica::{Replica, ReplicaState};
 use crate::unit::{Unit, UnitKey};
 use crate::{Core, state::State};
 
@@ -180,9 +181,65 @@ impl Core {
                 self.lease_from(now, node, source, job, &mut room, &mut granted);
             }
         }
+        for &job in &jobs {
+            self.hurry(now, node, job, &mut room, &mut granted);
+        }
         // It could have done more: it is idle, and wants to hear of new work.
         self.is_somebody_idle |= room.leases > 0 && !room.crowded;
         self.actions.push_back(Action::Lease(granted));
+    }
+
+    /// At the end of a job, when all is leased, gives units whose holders are slow or silent to
+    /// a node with a good record as well: whoever is first decides.
+    fn hurry(
+        &mut self,
+        now: Timestamp,
+        node: NodeId,
+        number: JobNumber,
+        room: &mut Room,
+        granted: &mut Vec<Granted>,
+    ) {
+        while room.leases > 0 && !room.crowded {
+            let who = self.asking(now, number, node, &room.executors);
+            let Some(index) = self.straggler(&who) else { return };
+            let job = self.state.job(number);
+            let Some(target) = job.units.get(&index).and_then(Unit::target) else { return };
+            let before = granted.len();
+            let raised = Record::Sampled { at: now, job: job.id, index, target: target + 1 };
+            self.persist(raised);
+            self.lease_from(now, node, Source::Lane(Lane::Retry), number, room, granted);
+            if granted.len() == before {
+                return;
+            }
+        }
+    }
+
+    /// A unit that a reliable node should have as well: one whose holder has been silent, or
+    /// which has been leased for long and whose deadline is far.
+    fn straggler(&self, who: &Asking) -> Option<u64> {
+        let job = self.state.job(who.job);
+        let bound = job.terms.validation.delay_bound();
+        let standing = self.state.standing_of(who.node, who.executor?);
+        let is_reliable = standing.consecutive_valid >= RELIABLE && standing.record.late == 0;
+        if job.has_work() || !is_reliable {
+            return None;
+        }
+        let is_slow = |replica: &Replica| {
+            let ReplicaState::InProgress { deadline } = replica.state else { return false };
+            let left = deadline.since(who.now);
+            let visit = self.presence.visits.get(&replica.node);
+            let silence = visit.map(|visit| who.now.since(visit.last_seen));
+            let is_silent =
+                silence.is_some_and(|silence| silence >= self.state.config.silent_after);
+            left > bound / 4 && (is_silent || left < bound - bound / 4)
+        };
+        let slow = |unit: &Unit| {
+            let is_first_try = unit.target() == Some(unit.replicas.len() as u32);
+            is_first_try && unit.replicas.iter().any(is_slow)
+        };
+        let open = job.units.iter().take(STRAGGLERS_MAX).filter(|(_, unit)| slow(unit));
+        let mut indices = open.map(|(&index, _)| index);
+        indices.find(|&index| self.state.hindrance(who, index).is_none())
     }
 
     /// Leases what one source of one job has for a node, as far as there is room.
@@ -256,8 +313,8 @@ impl Core {
         match job.in_its_order(source, self.state.config.undecided_max) {
             Source::New => job.has_new().then_some(job.next_unexpanded),
             Source::Lane(lane) => {
-                let place = self.place_of(now, number, node, executors);
-                next_queued(&self.state, &place, lane, &mut self.cursors)
+                let who = self.asking(now, number, node, executors);
+                next_queued(&self.state, &who, lane, &mut self.cursors)
             }
         }
     }
@@ -266,11 +323,16 @@ impl Core {
 /// Units that a request looks at and passes over for now; the next request looks again.
 const NOT_NOW_MAX: usize = 64;
 
+/// Replicated valid results in a row that make a node reliable (BOINC: `CONS_VALID_RELIABLE`).
+const RELIABLE: u32 = 10;
+/// Units in flight among which stragglers are looked for.
+const STRAGGLERS_MAX: usize = 256;
+
 /// Nodes among whom a random choice of auditors is worth its delay.
 const CROWD: usize = 8;
 
 /// Who asks, for which job, and what else is known.
-struct Asking {
+pub(crate) struct Asking {
     now: Timestamp,
     job: JobNumber,
     node: NodeId,
@@ -279,6 +341,26 @@ struct Asking {
     operator: Option<u32>,
     executor: Option<ExecutorKind>,
     identity: Identity,
+}
+
+/// What keeps a node from a unit that waits for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Hindrance {
+    /// It does not wait any more.
+    Decided,
+    /// The node had a replica of it, whatever became of that.
+    HadIt,
+    /// Another node of the same operator had one.
+    OperatorHadIt,
+    /// The node has none of the executors that it needs.
+    NoExecutor,
+    /// It is committed to nodes of another platform or executor.
+    OtherClass,
+    /// A node of the same address range has it, and others are there to choose from.
+    NearAnother,
+    /// Chance has drawn others to audit it; the circle widens while it waits.
+    NotDrawn,
 }
 
 /// Whether a node may have a unit.
@@ -317,7 +399,7 @@ fn next_queued(state: &State, who: &Asking, lane: Lane, cursors: &mut Cursors) -
 }
 
 impl Core {
-    fn place_of(
+    pub(crate) fn asking(
         &self,
         now: Timestamp,
         job: JobNumber,
@@ -372,22 +454,41 @@ fn has_waited(who: &Asking, job: &Job, unit: &Unit) -> bool {
 
 impl State {
     fn fit(&self, who: &Asking, index: u64) -> Fit {
-        let job = self.job(who.job);
-        let Some(unit) = job.units.get(&index) else { return Fit::Never };
-        if unit.knows(who.node, who.operator) {
-            return Fit::Never;
+        match self.hindrance(who, index) {
+            None => Fit::Yes,
+            Some(
+                Hindrance::Decided
+                | Hindrance::HadIt
+                | Hindrance::OperatorHadIt
+                | Hindrance::NoExecutor,
+            ) => Fit::Never,
+            Some(Hindrance::OtherClass | Hindrance::NearAnother | Hindrance::NotDrawn) => {
+                Fit::NotNow
+            }
         }
-        let Some(executor) = who.executor else { return Fit::Never };
+    }
+
+    /// What keeps a node from a unit that waits, if anything does.
+    pub(crate) fn hindrance(&self, who: &Asking, index: u64) -> Option<Hindrance> {
+        let job = self.job(who.job);
+        let Some(unit) = job.units.get(&index) else { return Some(Hindrance::Decided) };
+        if unit.knows(who.node, None) {
+            return Some(Hindrance::HadIt);
+        }
+        if unit.knows(who.node, who.operator) {
+            return Some(Hindrance::OperatorHadIt);
+        }
+        let Some(executor) = who.executor else { return Some(Hindrance::NoExecutor) };
         if !self.is_of_class(job, unit, &who.identity.platform, executor) {
-            return Fit::NotNow;
+            return Some(Hindrance::OtherClass);
         }
         if self.is_near(unit, who.identity.range) && !has_waited(who, job, unit) {
-            return Fit::NotNow;
+            return Some(Hindrance::NearAnother);
         }
         if job.audited().is_some() && !self.may_audit(who, job, index, unit) {
-            return Fit::NotNow;
+            return Some(Hindrance::NotDrawn);
         }
-        Fit::Yes
+        None
     }
 
     /// Whether chance makes a node the auditor of a result that waits for one. Else a group of

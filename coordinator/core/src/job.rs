@@ -92,6 +92,8 @@ pub(crate) struct Job {
     pub(crate) n_failed: u64,
     /// All replicas, those of forgotten work units included.
     pub(crate) tally: Tally,
+    /// Units whose first three results all differed.
+    pub(crate) n_scattered: u64,
     /// What it has cost so far, in millionths of a Cobblestone.
     pub(crate) credit: u64,
     /// The latest accepted results, for spot-checks; at most `KNOWN_MAX`.
@@ -128,6 +130,7 @@ impl Job {
             n_stored: 0,
             n_failed: 0,
             tally: Tally::default(),
+            n_scattered: 0,
             credit: 0,
             known: VecDeque::new(),
             failures: VecDeque::new(),

@@ -165,6 +165,8 @@ impl Core {
         let target = unit.census().successes().saturating_add(missing);
         let (job, index) = (job.id, key.index);
         self.persist(Record::Sampled { at: now, job, index, target });
+        // Its limits may leave no replica for the audit: then it fails.
+        self.state.dirty.units.insert(key);
     }
 
     /// Closes a lot when it is time, has it audited, and accepts it when the audits agree.

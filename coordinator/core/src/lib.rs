@@ -33,7 +33,8 @@
 //! | `heartbeat` | what a node may drop |
 //! | `job`, `unit`, `replica`, `node` | what is known of each |
 //! | `identity`, `quota`, `credit` | who belongs together, gets how much, and has earned what |
-//! | `view` | what people may see |
+//! | `compare` | outputs that are the same though their bytes differ |
+//! | `view`, `explain` | what people may see, and why something does not run |
 //! | `invariants` | what must hold after every event |
 //!
 //! # Invariants
@@ -56,10 +57,12 @@ mod action;
 mod books;
 mod chance;
 mod checks;
+mod compare;
 mod config;
 mod credit;
 mod dispatch;
 mod event;
+mod explain;
 mod gate;
 mod heartbeat;
 mod identity;
@@ -84,7 +87,7 @@ mod unit;
 mod validate;
 mod view;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use dockercomp_protocol::job::JobSpec;
 use dockercomp_protocol::time::millis;
@@ -92,7 +95,9 @@ use dockercomp_protocol::{Cid, ReplicaId, Timestamp};
 
 pub use action::{Action, Granted, Input};
 pub use config::Config;
+pub use dispatch::Hindrance;
 pub use event::Event;
+pub use explain::{NoWork, NodeExplanation};
 pub use identity::Identity;
 pub use job::{JobState, UnitFailure};
 pub use node::{AddressRange, Disagreement, Profile};
@@ -128,6 +133,8 @@ pub struct Core {
     is_there_new_work: bool,
     /// No lease runs out before this: nodes could not report while we were away.
     grace_until: Timestamp,
+    /// Comparisons that were asked for; asked again after a restart.
+    asked: BTreeMap<UnitKey, Vec<ReplicaId>>,
     /// Whether the nodes have had time to register since the last restart.
     is_settled: bool,
     /// Events handled, to check the costly invariants now and then.
@@ -146,6 +153,7 @@ impl Core {
             is_somebody_idle: true,
             is_there_new_work: false,
             grace_until: Timestamp::default(),
+            asked: BTreeMap::new(),
             is_settled: true,
             n_events: 0,
         }
@@ -186,6 +194,7 @@ impl Core {
                 self.actions.extend(self.state.owed_fetch(key));
             }
         }
+        self.ask_again();
         self.look_again(now);
         self.is_there_new_work = true;
         self.announce_if_due();
@@ -232,8 +241,9 @@ impl Core {
             }
             Event::OutputStored { job, index } => self.on_output_stored(now, job, index),
             Event::OutputLost { job, index } => self.on_output_lost(now, job, index),
-            // No unit is compared by the shell yet.
-            Event::Compared { .. } => {}
+            Event::Compared { job, index, classes } => {
+                self.on_compared(now, job, index, classes);
+            }
             Event::DeadlineReached => self.on_deadline_reached(now),
         }
         self.settle_dirty(now);
@@ -339,6 +349,7 @@ impl Core {
         self.actions.push_back(Action::Persist(record));
         if let Some(number) = effects.ended {
             self.cursors.forget_job(number);
+            self.asked.retain(|key, _| key.job != number);
             let job = self.state.job(number);
             self.actions.push_back(Action::JobEnded { job: job.id, state: job.state });
         }

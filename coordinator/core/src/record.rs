@@ -122,6 +122,19 @@ pub enum Record {
         /// How many results it now aims at.
         target: u32,
     },
+    /// The shell compared outputs of a work unit that differ in their bytes.
+    Compared {
+        /// When.
+        at: Timestamp,
+        /// The job.
+        job: Cid,
+        /// The work unit's number.
+        index: u64,
+        /// Replicas whose outputs are the same, class by class.
+        classes: Vec<Vec<ReplicaId>>,
+        /// Replicas whose outputs could not be read.
+        unreadable: Vec<ReplicaId>,
+    },
     /// A held result is to be confirmed by other nodes.
     Sampled {
         /// When.
@@ -232,6 +245,7 @@ impl Record {
             | Self::Extended { at, .. }
             | Self::OutputLost { at, .. }
             | Self::SpotCheck { at, .. }
+            | Self::Compared { at, .. }
             | Self::Sampled { at, .. }
             | Self::LotClosed { at, .. }
             | Self::Reported { at, .. }

@@ -195,6 +195,9 @@ impl State {
                 let key = UnitKey { job: self.running(*job)?, index: *index };
                 self.lease_check(*at, key, *replica, *node, *executor, *deadline)
             }
+            Record::Compared { at, job, index, classes, unreadable } => {
+                self.classify(*at, self.open(*job, *index)?, classes, unreadable)
+            }
             Record::Sampled { at, job, index, target } => {
                 self.raise(*at, self.open(*job, *index)?, *target)
             }
@@ -359,6 +362,7 @@ impl State {
         let wrong = ApplyError::WrongReplica { replica: id };
         let key = *self.replicas.get(&id).ok_or_else(|| wrong.clone())?;
         let is_shown = self.job(key.job).is_shown(key.index);
+        let compares = self.job(key.job).compares();
         let unit = self.unit_mut(key);
         if unit.replica(id).is_none_or(|replica| replica.state.is_reported()) {
             return Err(wrong);
@@ -371,6 +375,9 @@ impl State {
                 if let Some(replica) = claimed {
                     replica.claim = *claim;
                 }
+                // What was decided by more than equality cannot be told from bytes alone.
+                let class = unit.class_of(*output);
+                let class = (!compares || unit.has_class(*output)).then_some(class);
                 let validate = match &mut unit.stage {
                     Stage::Open { sealed: kept, .. } => {
                         kept.insert(id, sealed.clone());
@@ -382,7 +389,10 @@ impl State {
                     {
                         ValidateState::TooLate
                     }
-                    Stage::Accepted { output: canonical, .. } => check_pair(*output, *canonical),
+                    Stage::Accepted { output: canonical, .. } => match class {
+                        Some(class) => check_pair(class, *canonical),
+                        None => ValidateState::NoCheck,
+                    },
                     Stage::Failed { .. } => ValidateState::TooLate,
                 };
                 ReplicaState::Success { output: *output, validate }
@@ -420,6 +430,7 @@ impl State {
         if let Stage::Open { target, .. } = &mut self.unit_mut(key).stage {
             *target = raised;
         }
+        self.note_scatter(key);
         self.each_success(at, key, |_| ValidateState::Inconclusive);
         Ok(self.settle(at, key))
     }
@@ -490,8 +501,11 @@ impl State {
             return Err(ApplyError::WrongOutput { job, index: key.index });
         }
         let needed = self.job(key.job).is_needed(key.index);
-        self.unit_mut(key).stage = Stage::Accepted { output: canonical, stored: false, needed };
-        self.each_success(at, key, |output| check_pair(output, canonical));
+        let unit = self.unit_mut(key);
+        unit.stage = Stage::Accepted { output: canonical, stored: false, needed };
+        let classes = unit.classes.clone();
+        let stand_in = Unit { classes, ..Unit::new(0) };
+        self.each_success(at, key, |output| check_pair(stand_in.class_of(output), canonical));
         let job = self.job_mut(key.job);
         job.n_open -= 1;
         job.n_done += 1;

@@ -74,6 +74,9 @@ impl Core {
 
     /// Decides what is to be done with a unit after one of its replicas ended.
     pub(crate) fn transition(&mut self, now: Timestamp, key: UnitKey) {
+        if self.wants_comparison(key) {
+            return;
+        }
         let Some((decision, basis)) = self.decide(key) else { return };
         let (job, index) = (self.state.job(key.job).id, key.index);
         match decision {

@@ -133,6 +133,8 @@ impl State {
         let weighs = job.weighs();
         let is_replicated = self.unit(key).is_some_and(|unit| unit.holders().len() > 1);
         let ending = replica.state.ending(is_replicated);
+        // Where results differ by themselves, one that differs is nobody's fault.
+        let ending = ending.filter(|&end| end != Ending::Invalid || !job.is_nondeterministic());
         if weighs {
             let pending = &mut self.trust.entry(replica.node).or_default().pending;
             if replica.state.is_pending() {

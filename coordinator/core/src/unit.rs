@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use dockercomp_protocol::{Cid, NodeId, ReplicaId};
 use serde::{Deserialize, Serialize};
 
+use crate::compare::Classes;
 use crate::dispatch::Place;
 use crate::job::JobNumber;
 use crate::lots::LotKey;
@@ -40,6 +41,8 @@ pub(crate) struct Unit {
     pub(crate) place: Option<Place>,
     /// The `consecutive_valid` of the node that may decide it alone (policy `adaptive`).
     pub(crate) trusted: Option<u32>,
+    /// What the shell found when it compared its outputs.
+    pub(crate) classes: Option<Box<Classes>>,
     /// The lot that its result waits in (policy `audited`).
     pub(crate) filed: Option<Box<LotKey>>,
 }
@@ -73,7 +76,7 @@ impl Unit {
     /// A unit that nobody has yet.
     pub(crate) const fn new(target: u32) -> Self {
         let stage = Stage::Open { target, sealed: BTreeMap::new() };
-        Self { replicas: Vec::new(), stage, place: None, trusted: None, filed: None }
+        Self { replicas: Vec::new(), stage, place: None, trusted: None, classes: None, filed: None }
     }
 
     pub(crate) fn replica(&self, id: ReplicaId) -> Option<&Replica> {
@@ -99,11 +102,6 @@ impl Unit {
                 | ReplicaState::ClientError { .. }
                 | ReplicaState::ValidateError => true,
             })
-    }
-
-    /// The output that stands for all that are the same as this one.
-    pub(crate) const fn class_of(&self, output: Cid) -> Cid {
-        output
     }
 
     /// Whether nothing about it can change any more, short of reports nobody needs.

@@ -48,6 +48,8 @@ pub struct JobView {
     pub stages: Vec<StageView>,
     /// Its replicas.
     pub replicas: Tally,
+    /// Whether its program seems to give another output each time.
+    pub is_nondeterministic: bool,
     /// What it has cost, in millionths of a Cobblestone.
     pub credit: u64,
     /// The latest failures, with reasons.
@@ -238,6 +240,7 @@ fn view_job(job: &Job) -> JobView {
         failed: job.n_failed,
         stages: stages.collect(),
         replicas: job.tally,
+        is_nondeterministic: job.is_nondeterministic(),
         credit: job.credit,
         failures: job.failures.iter().cloned().collect(),
     }

@@ -29,7 +29,7 @@ pub use self::check::{Checker, Proof, ReceiptError};
 pub use self::file::{FileError, Part, Receipt};
 pub use self::whole::{WholeError, check_whole};
 
-use crate::job::{Policy, Share, Validation};
+use crate::job::{Comparison, Policy, Share, Validation};
 use crate::time::Timestamp;
 use crate::unit::{Plan, WorkUnit};
 
@@ -154,6 +154,10 @@ impl Basis {
     /// Whether these votes fulfil the rule under the owner's terms.
     #[must_use]
     pub const fn is_met_by(&self, votes: &Votes, terms: &Validation) -> bool {
+        if !matches!(terms.comparison, Comparison::Identical) {
+            // Which bytes mean the same is the coordinator's to say.
+            return votes.agreeing >= 1;
+        }
         match self {
             Self::Quorum => {
                 votes.successes >= terms.min_quorum as usize

@@ -14,4 +14,5 @@ mod restart;
 mod snapshots;
 mod stages;
 mod town;
+mod trust;
 mod validator;

@@ -46,6 +46,13 @@ fn records_are_golden() {
         },
         Record::Extended { at, replica, deadline: Timestamp(9) },
         Record::OutputLost { at, job, index },
+        Record::Compared {
+            at,
+            job,
+            index,
+            classes: vec![vec![replica]],
+            unreadable: vec![ReplicaId(10)],
+        },
         Record::Sampled { at, job, index, target: 2 },
         Record::LotClosed { at, job, node: node("ada"), number: 1, audits: 4 },
         Record::Reported { at, replica, finding },

@@ -1,0 +1,155 @@
+//! Why a node gets nothing, and why a unit waits: every reason, in a form to be shown.
+//!
+//! The same questions that [`crate::dispatch`] asks, asked to the end instead of to the first
+//! refusal.
+
+use dockercomp_protocol::wire::work::Capacity;
+use dockercomp_protocol::{Cid, NodeId, Timestamp};
+
+use crate::Core;
+use crate::dispatch::{Hindrance, Lane};
+use crate::job::JobNumber;
+
+/// Nodes that are named for one unit.
+const NODES_MAX: usize = 1000;
+/// Waiting units of a job that are looked at for one node.
+const UNITS_MAX: usize = 1000;
+
+/// Why a node gets no lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NoWork {
+    /// It has not registered since the coordinator started.
+    NotRegistered,
+    /// It holds as many leases as one node may.
+    LeasesFull {
+        /// How many that is.
+        max: u32,
+    },
+    /// It had as many replicas today as it may have: its quota fell with errors, wrong results
+    /// and missed deadlines, and doubles with each valid result.
+    QuotaUsed {
+        /// Replicas that it may have in a day.
+        per_day: u32,
+    },
+    /// No job is running.
+    NoJobs,
+    /// It has none of the executors that the job needs.
+    NoExecutor,
+    /// One replica takes more than the node offers in all.
+    TooLarge {
+        /// What it takes.
+        need: Capacity,
+        /// What is offered.
+        offer: Capacity,
+    },
+    /// It was caught with a wrong result, and the job's policy gives it nothing until others
+    /// have confirmed so many of its results elsewhere.
+    Barred {
+        /// How many.
+        confirmed_needed: u32,
+    },
+    /// Every unit of the job is begun, and none lacks a replica.
+    NothingWaits,
+    /// Units wait, but none that this node may have; why, for the first of them.
+    NoneForIt {
+        /// The unit.
+        index: u64,
+        /// Why not.
+        hindrance: Hindrance,
+    },
+}
+
+/// Why a node gets nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeExplanation {
+    /// What holds for all jobs.
+    pub general: Vec<NoWork>,
+    /// What holds for each running job, in the order of submission; nothing where it could
+    /// get a lease.
+    pub jobs: Vec<(Cid, Vec<NoWork>)>,
+}
+
+impl Core {
+    /// Every reason why a node gets nothing at the moment.
+    #[must_use]
+    pub fn explain_node(&self, now: Timestamp, node: NodeId) -> NodeExplanation {
+        let mut general = Vec::new();
+        if !self.presence.visits.contains_key(&node) {
+            general.push(NoWork::NotRegistered);
+        }
+        let held = self.state.nodes.get(&node).map_or(0, |tally| tally.in_progress);
+        let max = self.state.config.leases_per_node_max;
+        if held >= max.into() {
+            general.push(NoWork::LeasesFull { max });
+        }
+        let quota = self.state.trust.get(&node).map(|trust| trust.quota).unwrap_or_default();
+        if quota.left(now) == 0 {
+            general.push(NoWork::QuotaUsed { per_day: quota.per_day });
+        }
+        let running = self.state.jobs.iter().filter(|(_, job)| job.is_running());
+        let jobs: Vec<_> =
+            running.map(|(&number, job)| (job.id, self.why_not(now, node, number))).collect();
+        if jobs.is_empty() {
+            general.push(NoWork::NoJobs);
+        }
+        NodeExplanation { general, jobs }
+    }
+
+    /// Which of the nodes that are there could get a unit, and why each of the others could
+    /// not. At most a thousand nodes; nothing if the job is not known or the unit does not
+    /// wait for a node.
+    #[must_use]
+    pub fn who_may(
+        &self,
+        now: Timestamp,
+        job: Cid,
+        index: u64,
+    ) -> Vec<(NodeId, Option<Hindrance>)> {
+        let Some(&number) = self.state.numbers.get(&job) else { return Vec::new() };
+        let job = self.state.job(number);
+        if job.units.get(&index).is_none_or(|unit| job.wanted(unit) == 0) {
+            return Vec::new();
+        }
+        let nodes = self.presence.visits.iter().take(NODES_MAX);
+        nodes
+            .map(|(&node, visit)| {
+                let who = self.asking(now, number, node, &visit.profile.executors);
+                (node, self.state.hindrance(&who, index))
+            })
+            .collect()
+    }
+
+    fn why_not(&self, now: Timestamp, node: NodeId, number: JobNumber) -> Vec<NoWork> {
+        let job = self.state.job(number);
+        let Some(visit) = self.presence.visits.get(&node) else { return Vec::new() };
+        let mut reasons = Vec::new();
+        let Some(executor) = job.executor_of(&visit.profile.executors) else {
+            return vec![NoWork::NoExecutor];
+        };
+        let (need, offer) = (job.terms.need, visit.profile.offer);
+        if !offer.holds(&need) {
+            reasons.push(NoWork::TooLarge { need, offer });
+        }
+        let standing = self.state.standing_of(node, executor);
+        if job.credibility().is_some() && standing.is_barred && standing.caught > 0 {
+            let confirmed_needed = standing.probation().saturating_sub(standing.confirmed);
+            reasons.push(NoWork::Barred { confirmed_needed });
+        }
+        if !job.has_work() {
+            reasons.push(NoWork::NothingWaits);
+        } else if !job.has_new() {
+            let who = self.asking(now, number, node, &visit.profile.executors);
+            let waiting = Lane::ALL.iter().flat_map(|&lane| job.lanes.lane(lane).values());
+            let looked: Vec<_> = waiting
+                .take(UNITS_MAX)
+                .map(|&index| (index, self.state.hindrance(&who, index)))
+                .collect();
+            let is_none_free = looked.iter().all(|(_, hindrance)| hindrance.is_some());
+            if let Some(&(index, Some(hindrance))) = looked.first().filter(|_| is_none_free) {
+                reasons.push(NoWork::NoneForIt { index, hindrance });
+            }
+        }
+        reasons
+    }
+}

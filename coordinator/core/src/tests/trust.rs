@@ -1,0 +1,145 @@
+//! Who is believed, who belongs together, and what is lost.
+
+use dockercomp_protocol::execution::ExecutorKind;
+use dockercomp_protocol::job::{Audited, Comparison, Policy, Tolerance};
+use dockercomp_protocol::wire::work::Verdict;
+use dockercomp_protocol::{NodeId, receipt::Basis};
+
+use super::env::{TestEnv, cid, node, request};
+use crate::{Action, Event, Hindrance, NoWork, Profile};
+
+fn register(env: &mut TestEnv, node: NodeId, operator: Option<&str>) {
+    let operator = operator.map(ToOwned::to_owned);
+    let plain = Profile::plain(request(1).executors, request(1).free);
+    env.step(Event::NodeRegistered { node, profile: Profile { operator, ..plain } });
+}
+
+#[test]
+fn nodes_of_one_operator_never_share_a_unit() {
+    let mut env = TestEnv::new();
+    let [ada, bob, eve] = ["ada", "bob", "eve"].map(node);
+    for (node, operator) in [(ada, Some("farm")), (bob, Some("farm")), (eve, None)] {
+        register(&mut env, node, operator);
+    }
+    let job = env.job("job", 1, |_| {});
+    env.lease(ada);
+    env.expect_no_work_for(bob);
+    let may = env.core.who_may(env.now, job, 0);
+    assert!(may.contains(&(bob, Some(Hindrance::OperatorHadIt))), "{may:?}");
+    assert!(may.contains(&(ada, Some(Hindrance::HadIt))), "{may:?}");
+    assert!(may.contains(&(eve, None)), "{may:?}");
+    let why = env.core.explain_node(env.now, bob).jobs;
+    let hindrance = Hindrance::OperatorHadIt;
+    assert_eq!(why, [(job, vec![NoWork::NoneForIt { index: 0, hindrance }])]);
+    env.lease(eve);
+}
+
+#[test]
+fn a_node_learns_every_reason_why_it_gets_nothing() {
+    let mut env = TestEnv::new();
+    let ada = node("ada");
+    let job = env.job("job", 1, |spec| spec.program.image = None);
+    assert_eq!(env.core.explain_node(env.now, ada).general, [NoWork::NotRegistered]);
+    let profile = Profile::plain(vec![ExecutorKind::Docker], request(1).free);
+    env.step(Event::NodeRegistered { node: ada, profile });
+    let explanation = env.core.explain_node(env.now, ada);
+    assert_eq!(explanation.general, []);
+    assert_eq!(explanation.jobs, [(job, vec![NoWork::NoExecutor])]);
+}
+
+#[test]
+fn an_accepted_output_that_is_lost_is_computed_again() {
+    let mut env = TestEnv::new();
+    let [ada, bob] = ["ada", "bob"].map(node);
+    let job = env.job("job", 1, |spec| {
+        (spec.validation.min_quorum, spec.validation.target_nresults) = (1, 1);
+    });
+    let lease = env.lease(ada);
+    env.report(ada, &lease, "right");
+    env.expect_accepted(&lease, "right", &[ada]);
+    env.expect_no_work_for(bob);
+    env.step(Event::OutputLost { job, index: 0 });
+    env.expect(Action::AnnounceWork);
+    env.restart();
+    while env.take().is_some() {}
+    env.expect_no_work_for(ada);
+
+    let lease = env.lease(bob);
+    assert_eq!(env.heartbeat(bob, &[&lease], &[]), (vec![], vec![]));
+    assert_eq!(env.report(bob, &lease, "right"), Verdict::Stored);
+    let (index, output) = (0, cid("right"));
+    env.expect(Action::FetchOutput { job, index, output, holders: vec![bob] });
+    env.store(job, 0);
+    env.expect_job_completed(job);
+    assert_eq!(env.core.job(job).map(|view| (view.done, view.replicas.valid)), Some((1, 2)));
+}
+
+#[test]
+fn outputs_that_differ_in_bytes_are_compared_before_they_are_judged() {
+    let mut env = TestEnv::new();
+    let [ada, bob] = ["ada", "bob"].map(node);
+    let job = env.job("job", 1, |spec| {
+        let nothing = dockercomp_protocol::job::Decimal::default();
+        let tolerance = Tolerance { absolute: nothing, relative: nothing };
+        spec.validation.comparison = Comparison::Numeric(tolerance);
+    });
+    let (first, second) = (env.lease(ada), env.lease(bob));
+    env.report(ada, &first, "1.0");
+    env.expect_nothing_else();
+    env.report(bob, &second, "1.00");
+    let outputs = vec![(first.replica, ada, cid("1.0")), (second.replica, bob, cid("1.00"))];
+    env.expect(Action::Compare { job, index: 0, outputs: outputs.clone() });
+    env.expect_nothing_else();
+    // What the shell was asked is asked again after a restart.
+    env.restart();
+    assert_eq!(env.take(), Some(Action::Compare { job, index: 0, outputs }));
+
+    let classes = vec![vec![first.replica, second.replica]];
+    env.step(Event::Compared { job, index: 0, classes });
+    env.expect_accepted(&second, "1.0", &[ada]);
+    assert_eq!(env.core.job(job).map(|view| view.replicas.valid), Some(2));
+}
+
+/// The life of a lot, step by step: the first result is audited at once, the rest waits; when
+/// the audit refutes it, everything that the node gave goes to others.
+#[test]
+fn a_lot_whose_audit_fails_is_void() {
+    let mut env = TestEnv::new();
+    let [eve, ada, bob] = ["eve", "ada", "bob"].map(node);
+    for node in [eve, ada, bob] {
+        register(&mut env, node, None);
+    }
+    let job = env.job("job", 3, |spec| {
+        spec.validation.policy = Policy::Audited(Audited::default());
+    });
+    let leases = env.request(eve, request(3));
+    for lease in &leases {
+        env.report(eve, lease, "wrong");
+        while env.take().is_some() {}
+    }
+    let view = env.core.job(job).expect("the job");
+    assert_eq!((view.done, view.replicas.pending()), (0, 3), "nothing is accepted yet");
+
+    let mut accepted = Vec::new();
+    for round in 0..6 {
+        for node in [ada, bob] {
+            for lease in env.request(node, request(3)) {
+                env.report(node, &lease, "right");
+                while let Some(action) = env.take() {
+                    if let Action::Accept { index, output, basis, .. } = action {
+                        assert_eq!(output, cid("right"), "round {round}");
+                        accepted.push((index, basis));
+                    }
+                }
+            }
+        }
+    }
+    accepted.sort_by_key(|&(index, _)| index);
+    let indices: Vec<u64> = accepted.iter().map(|&(index, _)| index).collect();
+    assert_eq!(indices, [0, 1, 2]);
+    let by_majority = accepted.iter().any(|(_, basis)| matches!(basis, Basis::Majority { .. }));
+    assert!(by_majority, "{accepted:?}");
+    let eve = env.core.nodes().into_iter().find(|view| view.node == eve).expect("eve");
+    assert_eq!(eve.replicas.invalid, 3);
+    assert!(eve.standings.values().all(|standing| standing.is_barred && standing.caught == 1));
+}

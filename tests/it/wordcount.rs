@@ -88,3 +88,59 @@ fn docker_counts_what_coreutils_count() {
     let Some(_docker) = docker_or_skip("docker_counts_what_coreutils_count") else { return };
     count_with("docker");
 }
+
+/// The job of the example, for nodes that may die: what they had is given to others after
+/// seconds.
+fn impatient_job(folder: &Path) -> PathBuf {
+    let text = fs::read_to_string(example("wordcount/stages.toml")).expect("the job file");
+    let build = format!("file:{}/", example("wordcount/build").display());
+    let text = text
+        .replace("file:build/", &build)
+        .replace("\"10min\"", "\"20s\"")
+        .replace("\"30min\"", "\"20s\"");
+    let path = folder.join("job.toml");
+    fs::write(&path, text).expect("a job file");
+    path
+}
+
+/// A saboteur takes part, and one honest node dies in the middle and never comes back.
+fn count_in_stages_with(executor: &str) {
+    let mut network = Network::start();
+    network.add_nodes(4, executor, &[]);
+    network.add_nodes(1, executor, &["--fault", "wrong-results"]);
+    let corpus = corpus(network.folder.path(), 6);
+    let added = network.owner(&["dataset", "add", corpus.to_str().expect("a plain path")]);
+    let dataset = added["cid"].as_str().expect("an id").to_owned();
+    let job = network.submit(&impatient_job(network.folder.path()), &["--dataset", &dataset]);
+    let stages = |info: &Value| info["stages"].as_array().expect("stages").clone();
+    let count = |stage: &Value, key: &str| stage[key].as_u64().expect("a number");
+
+    let info = network.wait_for(&job, "the first quarter of the maps", |info| {
+        let map = &stages(info)[0];
+        count(map, "stored") * 4 >= count(map, "work_units")
+    });
+    network.nodes[0].kill();
+    let map = &stages(&info)[0];
+    assert!(count(map, "stored") < count(map, "work_units"), "the maps were over: {info:#}");
+
+    let info = network.wait_for_done(&job);
+    assert!(info["results_invalid"].as_u64() > Some(0), "nobody was caught: {info:#}");
+    for stage in stages(&info) {
+        assert_eq!(count(&stage, "stored"), count(&stage, "work_units"), "{info:#}");
+    }
+    assert!(
+        table(&network, &job, executor) == counted_by_coreutils(&corpus),
+        "the tables differ\n{}",
+        network.logs()
+    );
+    // The receipts of all stages, and the output of the last one.
+    let results = network.folder.path().join("results");
+    let entries = |folder: &str| fs::read_dir(results.join(folder)).expect("a folder").count();
+    let work_units = info["work_units"].as_u64().expect("a number");
+    assert_eq!((entries("receipts") as u64, entries("units")), (work_units, 1));
+}
+
+#[test]
+fn wasm_counts_in_stages() {
+    count_in_stages_with("wasm");
+}

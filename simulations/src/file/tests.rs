@@ -56,7 +56,7 @@ fn the_rest_of_the_population_is_the_group_that_states_no_number() {
     // In the order of their names: honest, saboteurs.
     assert_eq!(counts, [8, 2]);
     // 10 GFLOPS beside the reference of 3.36.
-    assert_eq!(scenario.crowds[0].speed, crate::Spread::Fixed(297));
+    assert_eq!(scenario.crowds[0].speed, crate::Spread::Fixed(298));
 }
 
 #[test]

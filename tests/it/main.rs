@@ -7,6 +7,7 @@
 mod bad_input;
 mod cancel;
 mod crash;
+mod datasets;
 mod demo;
 mod discovery;
 mod forge;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use dockercomp_exchange::{Dial, DialError, Exchange, FetchOptions, Options, Server, Traffic};
 use dockercomp_protocol::content::Digest;
+use dockercomp_protocol::manifest::Chunker;
 use dockercomp_protocol::wire::chunk::ANSWER_BYTES;
 use dockercomp_protocol::{Cid, NodeId};
 use dockercomp_store::{AddOptions, Store};
@@ -156,7 +157,7 @@ impl World {
 impl Node {
     /// Adds files to the store as one dataset.
     pub(crate) fn add(&self, files: &[(String, Vec<u8>)]) -> Cid {
-        self.add_in_chunks(files, AddOptions::default().chunk_bytes)
+        self.add_in_chunks(files, 1 << 20)
     }
 
     /// Like [`Self::add`], in chunks of this size.
@@ -167,7 +168,8 @@ impl Node {
             fs::create_dir_all(path.parent().expect("a directory")).expect("a fresh directory");
             fs::write(path, bytes).expect("a fresh file");
         }
-        let options = AddOptions { chunk_bytes, ..AddOptions::default() };
+        let options =
+            AddOptions { chunker: Chunker::Fixed { size: chunk_bytes }, ..AddOptions::default() };
         self.store.add(&source, &options).expect("plain files").root
     }
 

@@ -27,8 +27,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use dockercomp_exchange::FetchError;
 use dockercomp_exchange::{Door, Exchange, FetchOptions, Fetched, Progress, Server, provider_key};
+pub use dockercomp_exchange::{FetchError, Rates};
 use dockercomp_network as network;
 use dockercomp_network::{Handle as Network, Role, StreamProtocol};
 use dockercomp_protocol::log::HeadNotice;
@@ -78,6 +78,8 @@ pub struct Options {
 /// How data is passed on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sharing {
+    /// Limits of bandwidth.
+    pub rates: Rates,
     /// Encrypt everything, also between near peers, where public blocks go over plain TCP else.
     pub sealed: bool,
 }
@@ -164,6 +166,7 @@ impl Peer {
             dockercomp_exchange::Options {
                 discover: Some(Arc::new(network.clone())),
                 plain: !options.sharing.sealed,
+                rates: options.sharing.rates,
                 ..dockercomp_exchange::Options::default()
             },
         );

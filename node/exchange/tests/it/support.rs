@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dockercomp_exchange::{Dial, DialError, Exchange, FetchOptions, Options, Server, Traffic};
+use dockercomp_exchange::{Dial, DialError, Exchange, FetchOptions, Options, Rates, Server};
 use dockercomp_protocol::content::Digest;
 use dockercomp_protocol::manifest::Chunker;
 use dockercomp_protocol::wire::chunk::ANSWER_BYTES;
@@ -175,17 +175,26 @@ impl Node {
 
     /// Serves on a socket of its own, instead of what was served before.
     pub(crate) async fn serve(&mut self, nature: Nature) {
+        self.serve_as(nature, Rates::default()).await;
+    }
+
+    /// Serves honestly, with limits.
+    pub(crate) async fn serve_within(&mut self, rates: Rates) {
+        self.serve_as(Nature::Honest, rates).await;
+    }
+
+    async fn serve_as(&mut self, nature: Nature, rates: Rates) {
         let shutdown = CancellationToken::new();
         self.serving = Some(shutdown.clone().drop_guard());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         self.book.0.lock().expect("not poisoned").insert(self.id, address);
         let asked = self.served.clone();
-        let server =
-            Server::new(self.store.clone(), Traffic::default(), move |_: &_, digest: &_| {
-                asked.0.lock().expect("not poisoned").push(*digest);
-                true
-            });
+        let exchange = self.exchange_with(Options { rates, ..quick() });
+        let server = exchange.server(move |_: &_, digest: &_| {
+            asked.0.lock().expect("not poisoned").push(*digest);
+            true
+        });
         tokio::spawn(async move {
             let mut streams = JoinSet::new();
             let accepting = async {

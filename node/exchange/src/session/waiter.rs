@@ -90,7 +90,8 @@ impl Waiter {
     pub(super) fn on_listed(&mut self, missing: &[Cid], total_bytes: Option<u64>) {
         self.is_listing = false;
         self.has_more = missing.len() >= LIST_MAX;
-        self.missing = missing.iter().copied().collect();
+        // What was stored before the list was made, and is not told yet, stays.
+        self.missing.extend(missing);
         for block in std::mem::take(&mut self.stored_meanwhile) {
             self.missing.remove(&block);
         }

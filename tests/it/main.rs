@@ -7,7 +7,6 @@
 mod bad_input;
 mod cancel;
 mod crash;
-mod datasets;
 mod demo;
 mod discovery;
 mod forge;

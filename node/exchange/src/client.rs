@@ -17,7 +17,6 @@ use crate::dial::Dial;
 use crate::error::{FetchError, LinkError};
 use crate::link::Links;
 use crate::options::{FetchOptions, Fetched, Options};
-use crate::rate::Limits;
 use crate::server::{Authorise, Server};
 use crate::session::{Join, Message, Session};
 use crate::traffic::Traffic;
@@ -34,7 +33,6 @@ pub struct Exchange<D: Dial> {
 pub(crate) struct Shared<D: Dial> {
     pub(crate) store: Store,
     pub(crate) links: Links<D>,
-    limits: Arc<Limits>,
     pub(crate) options: Arc<Options>,
     pub(crate) traffic: Traffic,
     /// The sessions that run. A session takes itself out, under the lock, when nobody needs it.
@@ -58,11 +56,9 @@ impl<D: Dial> Exchange<D> {
     #[must_use]
     pub fn new(store: Store, dial: D, options: Options) -> Self {
         let options = Arc::new(options);
-        let limits = Arc::new(Limits::new(options.rates));
         let shared = Shared {
             store,
-            links: Links::new(dial, Arc::clone(&options), Arc::clone(&limits)),
-            limits,
+            links: Links::new(dial, Arc::clone(&options)),
             options,
             traffic: Traffic::default(),
             sessions: Mutex::default(),
@@ -79,8 +75,7 @@ impl<D: Dial> Exchange<D> {
     /// A server of the same store that counts into the same [`Traffic`].
     #[must_use]
     pub fn server(&self, authorise: impl Authorise) -> Server {
-        let (store, traffic) = (self.shared.store.clone(), self.shared.traffic.clone());
-        Server::new(store, traffic, authorise).with_limits(Arc::clone(&self.shared.limits))
+        Server::new(self.shared.store.clone(), self.shared.traffic.clone(), authorise)
     }
 
     /// Brings what is wanted of a dataset into the store, and returns when it is complete.

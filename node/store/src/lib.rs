@@ -25,7 +25,8 @@
 //! # What is not here
 //!
 //! - No network: [`Store::missing`] says what is needed, and who brings it is not known here.
-//! - No decision when to collect garbage: [`Store::collect`] does it when it is called.
+//! - No collection of garbage: [`Store::remove`] is the only thing that deletes, and pins
+//!   stop it.
 //!
 //! # Crash behaviour
 //!
@@ -37,12 +38,9 @@ mod add;
 mod backup;
 mod blocks;
 mod bodies;
-mod car;
 mod catalogue;
 mod check;
 mod checkpoint;
-mod collect;
-mod cut;
 mod datasets;
 mod db;
 mod error;
@@ -54,7 +52,6 @@ mod manifests;
 mod open;
 mod progress;
 mod put;
-mod share;
 mod snapshots;
 mod source;
 mod space;
@@ -73,9 +70,8 @@ use dockercomp_protocol::manifest::Root;
 pub use crate::add::{AddOptions, Added, root_of};
 pub use crate::backup::BackupError;
 pub use crate::check::Checked;
-pub use crate::collect::{Collected, Lease};
 pub use crate::datasets::{Dataset, Kind};
-pub use crate::error::{AddError, CarError, OpenError, PutError, StageError, StoreError};
+pub use crate::error::{AddError, OpenError, PutError, StageError, StoreError};
 pub use crate::journal::Row;
 pub use crate::keys::Table;
 pub use crate::lock::DataLock;
@@ -116,8 +112,6 @@ struct Inner {
     /// Datasets that were incomplete when the directory was opened: their files may hold chunks
     /// that no checkpoint has published.
     unfinished: Mutex<HashSet<Digest>>,
-    /// Taken after the catalogue.
-    leases: collect::Leases,
     /// Counts directories that were moved to `tmp`.
     graves: AtomicU64,
     journal_next: Mutex<u64>,
@@ -133,8 +127,6 @@ struct Inner {
 pub enum Want {
     /// All.
     All,
-    /// None, but the whole manifest, which says what there is.
-    Manifest,
     /// Consecutive ones, in manifest order. What lies beyond the last is left out.
     Files {
         /// Number of the first, from 0.
@@ -149,7 +141,6 @@ impl Want {
     fn range(&self, manifest: &Root) -> Range<u64> {
         match self {
             Self::All => 0..manifest.files,
-            Self::Manifest => 0..0,
             Self::Files { first, count } => {
                 let end = first.saturating_add(*count).min(manifest.files);
                 (*first).min(end)..end
@@ -160,7 +151,6 @@ impl Want {
     const fn covers(&self, file: u64) -> bool {
         match self {
             Self::All => true,
-            Self::Manifest => false,
             Self::Files { first, count } => file >= *first && file - *first < *count,
         }
     }
@@ -171,13 +161,6 @@ impl Store {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.inner.dir
-    }
-
-    /// Bytes that may still be stored; `None` is no limit.
-    #[must_use]
-    pub fn room_bytes(&self) -> Option<u64> {
-        let catalogue = locked(&self.inner.catalogue);
-        catalogue.quota().map(|quota| quota.saturating_sub(catalogue.used()))
     }
 
     /// Bytes of blocks that are stored or promised to fetches that go on.
@@ -211,13 +194,7 @@ mod tests {
     fn wants_do_not_overflow() {
         let want = Want::Files { first: 3, count: u64::MAX };
         assert!(want.covers(u64::MAX - 1) && want.covers(3) && !want.covers(2));
-        let root = Root {
-            v: 1,
-            chunker: dockercomp_protocol::manifest::Chunker::default(),
-            files: 5,
-            bytes: 0,
-            pages: vec![],
-        };
+        let root = Root { v: 1, chunk_bytes: 1 << 20, files: 5, bytes: 0, pages: vec![] };
         assert_eq!(want.range(&root), 3..5);
         assert!(Want::Files { first: 9, count: 1 }.range(&root).is_empty());
     }

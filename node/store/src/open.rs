@@ -52,7 +52,6 @@ impl Store {
                 fetches: Mutex::new(HashMap::new()),
                 checkpointing: Mutex::new(()),
                 unfinished: Mutex::new(unfinished),
-                leases: Arc::default(),
                 graves: AtomicU64::new(0),
                 journal_next: Mutex::new(journal_next),
                 space,

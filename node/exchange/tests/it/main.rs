@@ -7,7 +7,6 @@ mod liars;
 mod network;
 mod plain;
 mod poison;
-mod rates;
 mod serve;
 mod sharing;
 mod support;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dockercomp_protocol::content;
-use dockercomp_protocol::manifest::{Chunk, Chunks};
+use dockercomp_protocol::manifest::Chunks;
 use dockercomp_store::{Kind, OpenError, Options, Row, Store, Table, Want};
 
 use crate::support::{TestStore, add, fetch, sample, staged};
@@ -96,7 +96,7 @@ fn readable_bytes(store: &Store, root: &cid::Cid) -> u64 {
             Chunks::Inline(links) => links,
             Chunks::Paged(pages) => pages
                 .iter()
-                .filter_map(|page| store.block(&content::digest(&page.0).ok()?).ok()?)
+                .filter_map(|page| store.block(&content::digest(page).ok()?).ok()?)
                 .flat_map(|page| {
                     let page: dockercomp_protocol::manifest::ChunkPage =
                         dockercomp_protocol::codec::decode(&page).expect("it was checked");
@@ -104,7 +104,7 @@ fn readable_bytes(store: &Store, root: &cid::Cid) -> u64 {
                 })
                 .collect(),
         };
-        for Chunk(cid, _) in links {
+        for cid in links {
             let digest = content::digest(&cid).expect("one of ours");
             bytes += store.block(&digest).expect("a read").map_or(0, |block| block.len() as u64);
         }

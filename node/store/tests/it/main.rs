@@ -1,8 +1,6 @@
 //! The store through its public face: real directories, real RocksDB, real crashes.
 
 mod add;
-mod car;
-mod collect;
 mod crash;
 mod damage;
 mod datasets;
@@ -10,6 +8,5 @@ mod fetch;
 mod journal;
 mod quota;
 mod rot;
-mod share;
 mod snapshots;
 mod support;

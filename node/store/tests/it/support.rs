@@ -6,7 +6,6 @@ use std::path::Path;
 
 use cid::Cid;
 use dockercomp_protocol::content;
-use dockercomp_protocol::manifest::Chunker;
 use dockercomp_store::{AddOptions, Options, Store, StoreError, Want};
 use tempfile::TempDir;
 
@@ -110,7 +109,7 @@ pub(crate) fn read(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 pub(crate) fn options() -> AddOptions {
-    AddOptions { chunker: Chunker::Fixed { size: CHUNK }, ..AddOptions::default() }
+    AddOptions { chunk_bytes: CHUNK, ..AddOptions::default() }
 }
 
 /// Adds these files to a store.

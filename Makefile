@@ -79,6 +79,14 @@ swarms: setup ## Compare crowds of real libp2p swarms with the models (minutes)
 purity: ## Check that the pure crates depend on nothing that does I/O
 	@scripts/purity.sh
 
+.PHONY: bench-dispatch
+bench-dispatch: setup ## Measure validated work units per second; options in ARGS
+	$(CARGO) build --locked --release --bin dockercomp
+	@python="$$(scripts/dask.sh "$(target_dir)/bench/dask")" && \
+	$(CARGO) bench --locked -p dockercomp-coordinator --bench dispatch -- \
+	    --binary "$(target_dir)/release/dockercomp" --into "$(target_dir)/bench" \
+	    $${python:+--dask "$$python"} $(ARGS)
+
 .PHONY: deny
 deny: ## Check licences, advisories and banned crates (needs cargo-deny)
 	@command -v cargo-deny > /dev/null || \

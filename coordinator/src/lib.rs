@@ -24,12 +24,15 @@ pub mod api;
 pub mod backup;
 mod decider;
 mod directory;
+mod inline;
 mod jobs;
 mod journal;
+mod known;
 mod log;
 mod logs;
 mod outputs;
 mod receipts;
+mod report;
 mod work;
 
 use std::net::SocketAddr;

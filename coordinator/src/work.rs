@@ -11,26 +11,25 @@ use dockercomp_coordinator_core::{Core, Event, Granted, Profile};
 use dockercomp_network::framed::{read_frame, write_frame};
 use dockercomp_network::{AcceptError, Handle as Network, Stream, StreamProtocol};
 use dockercomp_peer::reply::chain;
-use dockercomp_protocol::batch::{Batch, BatchError};
 use dockercomp_protocol::ids::NodeId;
 use dockercomp_protocol::limits::{HINT_ADDRESSES_MAX, LEASES_MAX, WORK_MESSAGE_BYTES_MAX};
-use dockercomp_protocol::statement::{ResultError, ResultStatement};
 use dockercomp_protocol::time::millis;
 use dockercomp_protocol::wire::work::{
     Assignment, Hint, HintPeer, Lease, PROTOCOL, Refusal, Register, Report, Request, Response,
     Verdict, WorkRequest,
 };
-use dockercomp_protocol::{Cid, codec};
+use dockercomp_protocol::{Cid, ReplicaId, codec};
 use serde_bytes::ByteBuf;
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::decider::{Answer, Handle as Decider, Stopped};
+use crate::decider::{Answer, Handle as Decider, Reported, Stopped};
 use crate::directory::Directory;
-use crate::jobs::Jobs;
+use crate::jobs::{Job, Jobs};
+use crate::known::{Known, Unit};
 use crate::log::Heads;
 use crate::logs::{self, Tail};
 use crate::receipts::Seal;
+use crate::report::{self, Opened};
 
 /// Time between heartbeats of a node.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -84,6 +83,7 @@ impl Server {
     /// Answers one node until it goes away or misbehaves.
     async fn converse(&self, node: NodeId, mut stream: Stream) {
         let mut registered = false;
+        let mut known = Known::default();
         loop {
             let read = read_frame(&mut stream, WORK_MESSAGE_BYTES_MAX);
             let Ok(Ok(frame)) = tokio::time::timeout(SILENCE_MAX, read).await else { return };
@@ -97,11 +97,11 @@ impl Server {
                     (self.on_register(node, register).await, Vec::new())
                 }
                 Ok(_) if !registered => (Response::Refused(Refusal::RegisterFirst), Vec::new()),
-                Ok(Request::Work(request)) => self.on_work(node, request).await,
+                Ok(Request::Work(request)) => self.on_work(node, request, &mut known).await,
                 Ok(Request::Head { since }) => (self.on_head(since).await, Vec::new()),
                 Ok(Request::Job { job }) => (self.on_job(&job), Vec::new()),
                 Ok(Request::Report { root, results }) => {
-                    (self.on_report(node, root, results).await, Vec::new())
+                    (self.on_report(node, root, results, &mut known).await, Vec::new())
                 }
                 Ok(Request::Heartbeat { running, kept, checkpointed }) => {
                     let heartbeat = Event::Heartbeat { node, running, kept, checkpointed };
@@ -139,7 +139,8 @@ impl Server {
         &self,
         node: NodeId,
         request: WorkRequest,
-    ) -> (Response, Vec<dockercomp_protocol::ReplicaId>) {
+        known: &mut Known,
+    ) -> (Response, Vec<ReplicaId>) {
         // Only what jobs need is remembered: a node may name anything.
         for root in request.cached.iter().filter(|root| self.jobs.need(root)) {
             self.directory.holds(node, *root);
@@ -151,16 +152,25 @@ impl Server {
         };
         let replicas = granted.iter().map(|granted| granted.replica).collect();
         let hints = self.hints(node, &granted);
-        let leases = granted.into_iter().filter_map(|granted| self.lease(node, granted)).collect();
+        let leases = self.leases(node, granted, known);
         (Response::Work(Assignment { leases, hints, retry_ms: millis(RETRY) }), replicas)
     }
 
-    fn lease(&self, node: NodeId, granted: Granted) -> Option<Lease> {
-        let inputs: Vec<Cid> = granted.inputs.iter().map(|input| input.output).collect();
-        let (_, unit) = self.jobs.get(&granted.job)?.unit(granted.index, &inputs)?;
-        let left = granted.deadline.since(self.decider.now());
-        let permission = self.seal.permission(node, inputs);
-        Some(Lease { replica: granted.replica, unit, expires_in_ms: millis(left), permission })
+    fn leases(&self, node: NodeId, granted: Vec<Granted>, known: &mut Known) -> Vec<Lease> {
+        let now = self.decider.now();
+        let mut job: Option<Arc<Job>> = None;
+        let lease = |Granted { replica, job: of, index, deadline, inputs, .. }| {
+            // Leases of one job come one after the other.
+            if job.as_ref().is_none_or(|job| job.cid != of) {
+                job = self.jobs.get(&of);
+            }
+            let inputs: Vec<Cid> = inputs.iter().map(|input| input.output).collect();
+            let (cid, unit) = job.as_ref()?.unit(index, &inputs)?;
+            known.insert(replica, Unit { job: of, index, cid });
+            let permission = self.seal.permission(node, inputs);
+            Some(Lease { replica, unit, expires_in_ms: millis(deadline.since(now)), permission })
+        };
+        granted.into_iter().filter_map(lease).collect()
     }
 
     /// Who holds what the leases need. The node itself is about to hold it as well.
@@ -213,70 +223,84 @@ impl Server {
     }
 
     /// Checks the signature first, then lets all results of the report share one sync.
-    async fn on_report(&self, node: NodeId, root: Vec<u8>, reports: Vec<Report>) -> Response {
-        let n = reports.len();
-        let opened = tokio::task::spawn_blocking(move || open_all(root, reports)).await;
+    async fn on_report(
+        &self,
+        node: NodeId,
+        root: Vec<u8>,
+        reports: Vec<Report>,
+        known: &mut Known,
+    ) -> Response {
+        let mut verdicts = vec![Verdict::NotRight; reports.len()];
+        let opened = tokio::task::spawn_blocking(move || report::open(node, root, reports)).await;
         let opened = match opened.expect("opening does not panic") {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::warn!(%node, error = chain(&error), "report refused");
-                return Response::Reported { verdicts: vec![Verdict::NotRight; n] };
+                return Response::Reported { verdicts };
             }
         };
-        let mut pending = Vec::with_capacity(opened.len());
-        for (result, log_tail) in opened {
-            pending.push(match result {
-                Ok((result, _)) if result.node != node => Err(Verdict::NotYours),
-                Ok((result, sealed)) => match self.begin_report(result, sealed, log_tail).await {
-                    Ok(begun) => begun,
-                    // A verdict would make the node throw its work away.
-                    Err(Stopped) => return busy(),
-                },
-                Err(error) => {
-                    tracing::warn!(%node, error = chain(&error), "result refused");
-                    Err(Verdict::NotRight)
+        let replicas: Vec<ReplicaId> = opened.iter().map(|opened| opened.result.replica).collect();
+        let Ok(units) = self.units(&replicas, known).await else { return busy() };
+        let (mut places, mut results) = (Vec::new(), Vec::new());
+        for (opened, unit) in opened.into_iter().zip(units) {
+            let Opened { place, result, sealed, log_tail, output } = opened;
+            // A replica whose unit is over and forgotten is answered by the core.
+            if unit.is_some_and(|unit| unit.job != result.job || unit.cid != result.unit) {
+                tracing::warn!(%node, replica = %result.replica, "result of another work unit");
+                continue;
+            }
+            let failed = unit.filter(|_| !result.exit.is_success());
+            let log = failed.map(|unit| {
+                let tail = Tail::new(node, &log_tail);
+                logs::row(&unit.job, unit.index, &tail)
+            });
+            // What a later stage takes must be here as a dataset, so that nodes can fetch it.
+            let job = self.jobs.get(&result.job);
+            let stays = job.is_some_and(|job| job.spec.stages.is_empty());
+            let output = if stays { output } else { Vec::new() };
+            places.push(place);
+            results.push(Reported { result: Box::new(result), sealed, log, output });
+        }
+        match self.decider.report(results).await {
+            Ok(decided) => {
+                for (place, verdict) in places.into_iter().zip(decided) {
+                    verdicts[place] = verdict;
                 }
-            });
+                Response::Reported { verdicts }
+            }
+            // A verdict would make the node throw its work away.
+            Err(Stopped) => busy(),
         }
-        let mut verdicts = Vec::with_capacity(pending.len());
-        for pending in pending {
-            verdicts.push(match pending {
-                Err(verdict) => verdict,
-                Ok(answer) => match answer.await {
-                    Ok(Answer::Verdict(verdict)) => verdict,
-                    _ => return busy(),
-                },
-            });
-        }
-        Response::Reported { verdicts }
     }
 
-    async fn begin_report(
+    /// The work units of these replicas, of those that are not over and forgotten.
+    async fn units(
         &self,
-        result: ResultStatement,
-        sealed: Vec<u8>,
-        log_tail: String,
-    ) -> Result<Result<oneshot::Receiver<Answer>, Verdict>, Stopped> {
-        let replica = result.replica;
-        let look = move |core: &Core| {
-            let (job, index) = core.unit_of(replica)?;
-            Some((job, index, core.inputs_of(job, index)))
-        };
-        let granted = self.decider.look(look).await?;
-        let mut rows = Vec::new();
-        // A replica whose unit is over and forgotten is answered by the core.
-        if let Some((job, index, inputs)) = granted {
-            let unit = self.jobs.get(&job).and_then(|job| job.unit(index, &inputs));
-            if job != result.job || unit.is_none_or(|(cid, _)| cid != result.unit) {
-                return Ok(Err(Verdict::NotRight));
-            }
-            if !result.exit.is_success() {
-                let tail = Tail::new(result.node, &log_tail);
-                rows.push(logs::row(&job, index, &tail));
-            }
+        replicas: &[ReplicaId],
+        known: &mut Known,
+    ) -> Result<Vec<Option<Unit>>, Stopped> {
+        let mut units: Vec<_> = replicas.iter().map(|replica| known.take(*replica)).collect();
+        let strange = replicas.iter().zip(&units).filter(|(_, unit)| unit.is_none());
+        let strange: Vec<ReplicaId> = strange.map(|(replica, _)| *replica).collect();
+        if strange.is_empty() {
+            return Ok(units);
         }
-        let event = Event::ResultReported { result: Box::new(result), sealed };
-        self.decider.begin(event, rows).await.map(Ok)
+        let look = move |core: &Core| -> Vec<_> {
+            let unit = |replica: &ReplicaId| {
+                let (job, index) = core.unit_of(*replica)?;
+                Some((job, index, core.inputs_of(job, index)))
+            };
+            strange.iter().map(unit).collect()
+        };
+        let mut asked = self.decider.look(look).await?.into_iter();
+        for unit in units.iter_mut().filter(|unit| unit.is_none()) {
+            *unit = asked.next().flatten().map(|(job, index, inputs)| {
+                let described = self.jobs.get(&job).and_then(|job| job.unit(index, &inputs));
+                let (cid, _) = described.expect("the core knows only units of jobs that we store");
+                Unit { job, index, cid }
+            });
+        }
+        Ok(units)
     }
 
     async fn on_heartbeat(&self, heartbeat: Event) -> Response {
@@ -289,15 +313,4 @@ impl Server {
 
 fn busy() -> Response {
     Response::Refused(Refusal::Busy { retry_ms: 5000 })
-}
-
-/// A result, checked and as it is kept, or why it is refused; and what its program printed last.
-type Opened = (Result<(ResultStatement, Vec<u8>), ResultError>, String);
-
-/// Checks the one signature of a report and reads its results.
-fn open_all(root: Vec<u8>, reports: Vec<Report>) -> Result<Vec<Opened>, BatchError> {
-    let (statements, tails): (Vec<_>, Vec<_>) =
-        reports.into_iter().map(|report| (report.statement, report.log_tail)).unzip();
-    let batch = Batch::open(root, statements)?;
-    Ok(batch.results().zip(tails).collect())
 }

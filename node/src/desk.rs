@@ -12,6 +12,7 @@ use dockercomp_protocol::{Cid, ReplicaId, Timestamp, codec};
 use dockercomp_store::{Row, Store, StoreError, Table};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 /// Rows that are read at one time.
 const PAGE: usize = 256;
@@ -42,6 +43,8 @@ pub(crate) struct ResultRow {
     pub(crate) log_tail: String,
     /// The root of its output.
     pub(crate) output: Option<Cid>,
+    /// All blocks of its output, if it is small enough to travel in the report.
+    pub(crate) inline: Vec<ByteBuf>,
 }
 
 /// An output that is kept for the coordinator.
@@ -216,8 +219,12 @@ mod tests {
         desk.leased(&[(replica, lease.clone())]).expect("durable");
         assert_eq!(desk.leases().expect("readable"), [(replica, lease)]);
 
-        let result =
-            ResultRow { statement: vec![4], log_tail: String::new(), output: Some(output) };
+        let result = ResultRow {
+            statement: vec![4],
+            log_tail: String::new(),
+            output: Some(output),
+            inline: vec![],
+        };
         desk.finished(replica, &result).expect("durable");
         assert!(desk.leases().expect("readable").is_empty());
         assert!(desk.needs(&output).expect("readable"));

@@ -20,6 +20,7 @@ mod borrowed;
 mod desk;
 mod fault;
 mod heads;
+mod inline;
 mod jobs;
 mod office;
 mod permits;

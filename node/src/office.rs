@@ -176,6 +176,7 @@ impl Office {
         let results = rows.iter().map(|(_, row)| Report {
             statement: row.statement.clone(),
             log_tail: row.log_tail.clone(),
+            output: row.inline.clone(),
         });
         let answer = self.session.ask(Request::Report { root, results: results.collect() }).await;
         let Ok(Response::Reported { verdicts }) = answer else { return None };

@@ -19,6 +19,7 @@ use dockercomp_protocol::unit::{Inputs, WorkUnit};
 use dockercomp_protocol::{Cid, ReplicaId, codec, content};
 use dockercomp_store::{AddError, AddOptions, Want};
 use futures::StreamExt as _;
+use serde_bytes::ByteBuf;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,7 @@ use crate::api::Board;
 use crate::borrowed::{Borrowed, Loan};
 use crate::desk::ResultRow;
 use crate::fault::{self, Fault};
+use crate::inline;
 use crate::jobs::Job;
 use crate::permits;
 
@@ -268,7 +270,7 @@ impl Bench {
             _ => Exit::NotStarted,
         };
         let finished = Finished { exit, usage: Usage::default(), log_tail: chain(trouble) };
-        Outcome { row: self.state(replica, finished, None), _output: None }
+        Outcome { row: self.state(replica, finished, None, Vec::new()), _output: None }
     }
 
     /// Makes fresh folders for one run.
@@ -325,7 +327,10 @@ impl Bench {
         output: &Path,
     ) -> Result<Outcome, Trouble> {
         if !finished.exit.is_success() {
-            return Ok(Outcome { row: self.state(replica, finished, None), _output: None });
+            return Ok(Outcome {
+                row: self.state(replica, finished, None, Vec::new()),
+                _output: None,
+            });
         }
         if self.faults.contains(&Fault::WrongResults)
             && let Err(error) = fault::spoil(output, &self.peer.id())
@@ -334,11 +339,20 @@ impl Bench {
         }
         let guard = Arc::clone(&self.outputs).read_owned().await;
         let added = self.peer.add(output.to_owned(), AddOptions::output()).await?;
-        let row = self.state(replica, finished, Some(added.root));
+        let store = self.peer.store().clone();
+        let reading = tokio::task::spawn_blocking(move || inline::read(&store, &added.root));
+        let blocks = reading.await.expect("reading does not panic").map_err(AddError::from)?;
+        let row = self.state(replica, finished, Some(added.root), blocks);
         Ok(Outcome { row, _output: Some(guard) })
     }
 
-    fn state(&self, replica: &Replica, finished: Finished, output: Option<Cid>) -> ResultRow {
+    fn state(
+        &self,
+        replica: &Replica,
+        finished: Finished,
+        output: Option<Cid>,
+        inline: Vec<ByteBuf>,
+    ) -> ResultRow {
         let statement = ResultStatement {
             v: 1,
             job: replica.job.cid,
@@ -351,7 +365,7 @@ impl Bench {
             usage: finished.usage,
         };
         let statement = codec::encode(&statement);
-        ResultRow { statement, log_tail: tail(finished.log_tail), output }
+        ResultRow { statement, log_tail: tail(finished.log_tail), output, inline }
     }
 
     fn program_root(&self, replica: &Replica) -> Result<Cid, Trouble> {

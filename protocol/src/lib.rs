@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`content`], [`codec`] | content identifiers and canonical DAG-CBOR |
 //! | [`manifest`] | datasets: files, chunks, pages |
+//! | [`inline`] | small outputs that travel inside a report |
 //! | [`job`] | the job file people write, and the specification owners sign |
 //! | [`mod@unit`], [`layout`] | how a job becomes work units, lazily, and which take the outputs of which |
 //! | [`execution`] | limits, exits, usage |
@@ -31,6 +32,7 @@ pub mod content;
 pub mod envelope;
 pub mod execution;
 pub mod ids;
+pub mod inline;
 pub mod job;
 pub mod layout;
 pub mod limits;

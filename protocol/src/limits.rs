@@ -87,6 +87,11 @@ pub const HINT_PEERS_MAX: usize = 8;
 pub const HINT_ADDRESSES_MAX: usize = 8;
 /// Longest tail of a program's output that travels with a result, in bytes.
 pub const LOG_TAIL_BYTES_MAX: usize = 4096;
+/// All blocks of an output that travels with its result, in bytes: a manifest takes some 250,
+/// and a full report stays well under [`WORK_MESSAGE_BYTES_MAX`].
+pub const INLINE_OUTPUT_BYTES_MAX: usize = 1 << 10;
+/// Blocks of an output that travels with its result: a root, a page, and a few files.
+pub const INLINE_OUTPUT_BLOCKS_MAX: usize = 8;
 /// Longest description of a node's software, in bytes.
 pub const AGENT_BYTES_MAX: usize = 128;
 /// Longest signed announcement on gossipsub, in bytes.

@@ -9,6 +9,7 @@ mod cancel;
 mod crash;
 mod demo;
 mod discovery;
+mod dispatch;
 mod forge;
 mod fork;
 mod images;

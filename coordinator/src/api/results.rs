@@ -28,6 +28,7 @@ use tokio_util::io::{ReaderStream, SyncIoBridge};
 
 use super::ApiState;
 use super::jobs::{parse, unknown};
+use crate::inline;
 use crate::jobs::Job;
 use crate::log::{Heads, SealedHead, Tiles};
 use crate::receipts::{self, Seal};
@@ -163,15 +164,34 @@ impl Source {
         let entry: Entry =
             codec::decode_within(entry, ENVELOPE_BYTES_MAX).map_err(io::Error::other)?;
         let store = self.peer.store();
+        let into = FilePath::new("units").join(format!("{index:08}"));
+        if let Some(files) = inline::files(store, &entry.output)? {
+            append_folder(archive, &into)?;
+            for file in files {
+                append(archive, into.join(&file.path), &file.bytes)?;
+            }
+            return Ok(());
+        }
         // Staging links files instead of copying them.
         let staged = tempfile::tempdir_in(store.dir())?;
         store.stage(&entry.output, &Want::All, staged.path()).map_err(io::Error::other)?;
-        let into = FilePath::new("units").join(format!("{index:08}"));
         archive.append_dir_all(into, staged.path())
     }
 }
 
-fn append(archive: &mut tar::Builder<impl io::Write>, path: &str, bytes: &[u8]) -> io::Result<()> {
+fn append_folder(archive: &mut tar::Builder<impl io::Write>, path: &FilePath) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Directory);
+    header.set_size(0);
+    header.set_mode(0o755);
+    archive.append_data(&mut header, path, io::empty())
+}
+
+fn append(
+    archive: &mut tar::Builder<impl io::Write>,
+    path: impl AsRef<FilePath>,
+    bytes: &[u8],
+) -> io::Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_size(bytes.len() as u64);
     header.set_mode(0o644);

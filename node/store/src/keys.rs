@@ -40,6 +40,8 @@ pub enum Table {
     Receipts,
     /// The Merkle log over them.
     Log,
+    /// Small outputs that came with their results.
+    Outputs,
     /// Results that the coordinator has not confirmed yet.
     Outbox,
     /// Peers and what is known of them.
@@ -65,7 +67,7 @@ pub(crate) enum Family {
 
 impl Family {
     /// All of them: RocksDB wants every existing family named when it opens.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Datasets,
         Self::Chunks,
         Self::Refs,
@@ -76,6 +78,7 @@ impl Family {
         Self::Table(Table::Jobs),
         Self::Table(Table::Receipts),
         Self::Table(Table::Log),
+        Self::Table(Table::Outputs),
         Self::Table(Table::Outbox),
         Self::Table(Table::Peers),
         Self::Table(Table::Meta),
@@ -95,6 +98,7 @@ impl Family {
             Self::Table(Table::Jobs) => "jobs",
             Self::Table(Table::Receipts) => "receipts",
             Self::Table(Table::Log) => "log",
+            Self::Table(Table::Outputs) => "outputs",
             Self::Table(Table::Outbox) => "outbox",
             Self::Table(Table::Peers) => "peers",
             Self::Table(Table::Meta) => "meta",

@@ -14,6 +14,7 @@ use serde_bytes::ByteBuf;
 use crate::codec::{self, DecodeError};
 use crate::execution::ExecutorKind;
 use crate::ids::ReplicaId;
+use crate::inline;
 use crate::limits::{
     AGENT_BYTES_MAX, CACHED_ROOTS_MAX, HEAD_NOTICE_BYTES_MAX, HEADS_ASKED_MAX,
     HEARTBEAT_REPLICAS_MAX, HINT_ADDRESSES_MAX, HINT_PEERS_MAX, LABEL_BYTES_MAX, LEASES_MAX,
@@ -158,6 +159,9 @@ pub struct Report {
     pub statement: Vec<u8>,
     /// The end of what the program printed, for people.
     pub log_tail: String,
+    /// All blocks of the output if it is small enough to travel here, see
+    /// [`inline`](crate::inline); else nothing.
+    pub output: Vec<ByteBuf>,
 }
 
 /// What a coordinator answers.
@@ -315,6 +319,7 @@ impl Request {
                     && results.iter().all(|report| {
                         report.statement.len() <= RESULT_BYTES_MAX
                             && report.log_tail.len() <= LOG_TAIL_BYTES_MAX
+                            && inline::fits(&report.output)
                     })
             }
             Self::Heartbeat { running, kept, checkpointed } => {
@@ -395,9 +400,13 @@ mod tests {
 
     #[test]
     fn report_is_golden() {
-        let report = Report { statement: vec![4, 5], log_tail: "tail".into() };
+        let report = Report {
+            statement: vec![4, 5],
+            log_tail: "tail".into(),
+            output: vec![ByteBuf::from(vec![6])],
+        };
         let request = Request::Report { root: vec![1, 2, 3], results: vec![report] };
-        insta::assert_snapshot!(hex::encode(codec::encode(&request)), @"a1667265706f7274a264726f6f744301020367726573756c747381a2686c6f675f7461696c647461696c6973746174656d656e74420405");
+        insta::assert_snapshot!(hex::encode(codec::encode(&request)), @"a1667265706f7274a264726f6f744301020367726573756c747381a3666f7574707574814106686c6f675f7461696c647461696c6973746174656d656e74420405");
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub(crate) enum Answer {
 pub(crate) enum Effect {
     /// Pull this output.
     FetchOutput { job: Cid, index: u64, output: Cid, holders: Vec<NodeId> },
+    /// Say which of these outputs are the same.
+    Compare { job: Cid, index: u64, outputs: Vec<(ReplicaId, NodeId, Cid)> },
     /// Tell the nodes that there is work.
     AnnounceWork,
 }
@@ -273,9 +275,8 @@ impl Decider {
                     }
                     _ => step.effects.push(Effect::FetchOutput { job, index, output, holders }),
                 },
-                // Only asked for by jobs whose comparison is not equality.
-                Action::Compare { job, index, .. } => {
-                    tracing::warn!(%job, index, "outputs cannot be compared");
+                Action::Compare { job, index, outputs } => {
+                    step.effects.push(Effect::Compare { job, index, outputs });
                 }
                 Action::AnnounceWork => step.effects.push(Effect::AnnounceWork),
                 Action::JobEnded { job, state } => {

@@ -22,6 +22,7 @@
 mod announce;
 pub mod api;
 pub mod backup;
+mod compare;
 mod decider;
 mod directory;
 mod inline;
@@ -189,6 +190,7 @@ impl Service {
             peer: peer.clone(),
             decider: handle.clone(),
             directory: directory.clone(),
+            jobs: jobs.clone(),
             announcer: announcer.clone(),
         };
         let network = peer.network().clone();

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::announce::Announcer;
 use crate::decider::{Answer, Effect, Handle as Decider};
 use crate::directory::Directory;
+use crate::jobs::Jobs;
 
 /// Outputs that are pulled at one time.
 const PARALLEL: usize = 16;
@@ -60,6 +61,7 @@ pub(crate) struct Effects {
     pub(crate) peer: Peer,
     pub(crate) decider: Decider,
     pub(crate) directory: Directory,
+    pub(crate) jobs: Jobs,
     pub(crate) announcer: Announcer,
 }
 
@@ -80,6 +82,14 @@ impl Effects {
             match effect {
                 None => return,
                 Some(Effect::AnnounceWork) => self.announcer.work(),
+                Some(Effect::Compare { job, index, outputs }) => {
+                    let (this, permits) = (self.clone(), Arc::clone(&permits));
+                    let shutdown = shutdown.clone();
+                    tokio::spawn(async move {
+                        let Ok(_permit) = permits.acquire().await else { return };
+                        this.compare(job, index, outputs, &shutdown).await;
+                    });
+                }
                 Some(Effect::FetchOutput { job, index, output, holders }) => {
                     let located = self.locate(&holders);
                     if wanted.insert((job, index), holders) {
@@ -130,7 +140,7 @@ impl Effects {
         }
     }
 
-    fn locate(&self, holders: &[NodeId]) -> Vec<Located> {
+    pub(crate) fn locate(&self, holders: &[NodeId]) -> Vec<Located> {
         holders
             .iter()
             .map(|node| Located {

@@ -1,8 +1,8 @@
 //! How far apart two numbers may be.
 
 /// Two numbers are close if they differ by no more than
-/// `max(absolute, relative * max(|a|, |b|))`, the symmetric rule of Python's `math.isclose`
-/// (PEP 485). Not-a-number is close to itself, an infinity only to itself.
+/// `absolute + relative * max(|a|, |b|)`: NumPy's `isclose`, made symmetric.
+/// Not-a-number is close to itself, an infinity only to itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tolerance {
     relative: f64,
@@ -44,7 +44,7 @@ impl Tolerance {
             return true;
         }
         let distance = (a - b).abs();
-        distance.is_finite() && distance <= self.absolute.max(self.relative * a.abs().max(b.abs()))
+        distance.is_finite() && distance <= self.absolute + self.relative * a.abs().max(b.abs())
     }
 }
 
@@ -55,9 +55,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn either_tolerance_suffices() {
+    fn both_tolerances_add_up() {
         let tolerance = Tolerance::new(1e-3, 1e-9).expect("a tolerance");
         assert!(tolerance.close(1000.0, 1000.9));
+        assert!(Tolerance::new(0.1, 1.0).expect("a tolerance").close(10.0, 11.9));
         assert!(!tolerance.close(1000.0, 1001.1));
         assert!(tolerance.close(0.0, 1e-9), "near zero only the absolute one helps");
         assert!(!tolerance.close(0.0, 2e-9));

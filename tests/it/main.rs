@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod cancel;
+mod compare;
 mod crash;
 mod demo;
 mod discovery;

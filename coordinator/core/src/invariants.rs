@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use dockercomp_protocol::job::Policy;
+use dockercomp_protocol::limits::UNIT_REPLICAS_MAX;
 
 use crate::Core;
 use crate::dispatch::Lane;
@@ -149,7 +150,11 @@ fn assert_unit(job: &Job, index: u64, unit: &Unit) {
     let operators = unit.replicas.iter().filter_map(|replica| replica.operator);
     let (n_named, distinct) = (operators.clone().count(), operators.collect::<BTreeSet<_>>());
     assert_eq!(distinct.len(), n_named, "an operator is twice in unit {index} of {id}");
-    assert!(unit.replicas.len() <= rules.max_total_results as usize, "unit {index} of {id}");
+    // What was lost is computed again, whatever it had cost before.
+    let n_lost = unit.replicas.iter().filter(|replica| replica.is_gone).count();
+    let within = unit.replicas.len() <= rules.max_total_results as usize;
+    assert!(within || n_lost > 0, "unit {index} of {id}");
+    assert!(unit.replicas.len() <= UNIT_REPLICAS_MAX as usize, "unit {index} of {id}");
     assert!(!unit.is_over(), "unit {index} of {id} is over but in memory");
     assert_eq!(unit.place.is_some(), job.wanted(unit) > 0, "unit {index} of {id}");
     if let Some(place) = unit.place {

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use dockercomp_protocol::execution::{ExecutorKind, Exit};
 use dockercomp_protocol::job::Policy;
 use dockercomp_protocol::layout::Layout;
+use dockercomp_protocol::limits::UNIT_REPLICAS_MAX;
 use dockercomp_protocol::{Cid, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -174,7 +175,8 @@ impl Job {
         match unit.target() {
             None if self.is_running() && unit.is_lost() => {
                 // One that agrees is enough: what is right is known.
-                u32::from(!unit.replicas.iter().any(|replica| replica.state.is_in_progress()))
+                let is_begun = unit.replicas.iter().any(|replica| replica.state.is_in_progress());
+                u32::from(!is_begun && unit.replicas.len() < UNIT_REPLICAS_MAX as usize)
             }
             Some(target) if self.is_running() => {
                 unit.census().wanted(target, &self.terms.validation)

@@ -175,7 +175,11 @@ impl World {
                 self.step(Event::NodeRegistered { node: member(node), profile });
             }
             Op::Lose { lease } => {
-                if let Some((_, lease)) = self.pick(lease) {
+                // Honest nodes could not compute a wrong one again.
+                let right = cid("right");
+                if let Some((_, lease)) = self.pick(lease)
+                    && self.accepted.get(&(lease.job, lease.index)) == Some(&right)
+                {
                     self.step(Event::OutputLost { job: lease.job, index: lease.index });
                 }
             }

@@ -100,6 +100,28 @@ fn outputs_that_differ_in_bytes_are_compared_before_they_are_judged() {
     assert_eq!(env.core.job(job).map(|view| view.replicas.valid), Some(2));
 }
 
+#[test]
+fn a_program_that_never_gives_the_same_is_said_so_and_nobody_is_blamed() {
+    let mut env = TestEnv::new();
+    let job = env.job("job", 4, |spec| spec.validation.max_total_results = 9);
+    for index in 0..3 {
+        for name in ["ada", "bob", "eve"] {
+            let lease = env.lease(node(name));
+            assert_eq!(lease.index, index);
+            env.report(node(name), &lease, &format!("{name} {index}"));
+            while env.take().is_some() {}
+        }
+    }
+    assert_eq!(env.core.job(job).map(|view| view.is_nondeterministic), Some(true));
+    let lease = env.lease(node("abe"));
+    assert_eq!(lease.index, 0);
+    env.report(node("abe"), &lease, "ada 0");
+    while env.take().is_some() {}
+    let bob = env.core.nodes().into_iter().find(|view| view.node == node("bob")).expect("bob");
+    assert_eq!(bob.replicas.invalid, 1);
+    assert!(bob.standings.values().all(|standing| standing.caught == 0), "{bob:#?}");
+}
+
 /// The life of a lot, step by step: the first result is audited at once, the rest waits; when
 /// the audit refutes it, everything that the node gave goes to others.
 #[test]

@@ -144,9 +144,12 @@ impl Effects {
     }
 }
 
-async fn export(store: Store, root: Cid, into: PathBuf) -> Result<(), StageError> {
-    let exported = tokio::task::spawn_blocking(move || store.export(&root, &into)).await;
-    exported.expect("exporting does not panic")
+async fn export(store: Store, root: Cid, into: PathBuf) -> Result<(), Error> {
+    let exported = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir(&into).map_err(Error::Folder)?;
+        Ok(store.export(&root, &into)?)
+    });
+    exported.await.expect("exporting does not panic")
 }
 
 async fn numeric(folders: Vec<PathBuf>, tolerance: Tolerance) -> Result<Vec<Class>, CompareError> {

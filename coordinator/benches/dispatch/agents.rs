@@ -89,7 +89,9 @@ impl Agent {
         for client in self.conversations {
             let (key, shutdown) = (self.key.clone(), shutdown.clone());
             conversations.spawn(async move {
+                // The network stops with the agent: what fails then is no failure.
                 tokio::select! {
+                    biased;
                     () = shutdown.cancelled() => Ok(()),
                     failed = converse(client, &key) => failed,
                 }
@@ -111,7 +113,11 @@ impl Agent {
             }
             let nothing =
                 Request::Heartbeat { running: vec![], kept: vec![], checkpointed: vec![] };
-            let answer = ask(client, nothing).await?;
+            let answer = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                answer = ask(client, nothing) => answer?,
+            };
             ensure!(matches!(answer, Response::Heartbeat { .. }), "a heartbeat got {answer:?}");
         }
     }

@@ -5,18 +5,18 @@
 //! ```
 //!
 //! What every kind of scenario shares is read here; the rest of the table belongs to its kind,
-//! and [`model`] is the one place that knows them all.
+//! and `model` is the one place that knows them all.
 //!
 //! | Key | What |
 //! |---|---|
 //! | `schema` | 1 |
-//! | `kind` | which model: [`model`] lists them |
+//! | `kind` | which model: `model` lists them |
 //! | `about` | what it shows, for people |
 //! | `include` | files that this one builds on; what is here wins |
 //! | `seeds` | how many seeds a run takes unless it is told otherwise; 1 |
 //! | `columns` | the metrics that a run prints |
-//! | `[[sweep]]` | axes: see [`sweep`] |
-//! | `[[expect]]` | targets: see [`crate::study::expect`] |
+//! | `[[sweep]]` | axes: see `sweep` |
+//! | `[[expect]]` | targets: see `study::expect` |
 //! | `[figure]` | what the report draws |
 
 pub(crate) mod compile;

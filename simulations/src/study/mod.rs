@@ -37,7 +37,7 @@ pub use table::{cells as cell_table, verdicts as verdict_table};
 
 /// What a scenario file describes: something that a seed makes a run of.
 ///
-/// To add a kind of scenario: implement this, and name it in [`crate::file::model`].
+/// To add a kind of scenario: implement this, and name it in `file::model`.
 pub trait Model: Send + Sync {
     /// Runs it. The same seed gives the same run, bit for bit, on any number of threads.
     fn run(&self, seed: u64) -> Run;

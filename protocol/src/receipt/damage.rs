@@ -18,7 +18,7 @@
 //! # Bounds
 //!
 //! Work is linear in the receipt, apart from the search for single bytes, which costs at most
-//! [`SEARCHED_BLOCKS_MAX`] times 32,640 short hashes.
+//! `SEARCHED_BLOCKS_MAX` times 32,640 short hashes.
 
 use super::file::{HEADER_BYTES, Layout, MAGIC};
 use super::map::{self, BLOCK_BYTES, Map};

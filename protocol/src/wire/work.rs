@@ -160,7 +160,7 @@ pub struct Report {
     /// The end of what the program printed, for people.
     pub log_tail: String,
     /// All blocks of the output if it is small enough to travel here, see
-    /// [`inline`](crate::inline); else nothing.
+    /// [`crate::inline`]; else nothing.
     pub output: Vec<ByteBuf>,
 }
 

@@ -12,7 +12,7 @@
 //!
 //! `OPEN?` asks whether public blocks may be fetched over a plain TCP connection too: the client
 //! connects to the port in the answer (0: it may not), sends the token, and the same frames
-//! follow. `docs/data.md` says when and why.
+//! follow. `docs/decisions/0005-a-plain-plane-for-near-peers.md` says when and why.
 //!
 //! Integers are big-endian. A client may have many requests open on one stream; the server
 //! answers each exactly once, in any order. The payload never passes through serde, and its

@@ -347,6 +347,9 @@ impl Agent {
         if got_any {
             // There may be more: ask again as soon as there is room.
             self.ask.answered(now, Duration::ZERO);
+        } else if self.tasks.unfinished().next().is_some() {
+            // Perhaps there was only no room for more: ask again when something ends.
+            self.ask.answered(now, retry);
         } else {
             self.ask.answered_empty(now, retry);
         }

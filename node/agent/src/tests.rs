@@ -95,7 +95,11 @@ fn a_replica_goes_from_lease_to_forgotten() {
     env.send(ready(1));
     env.expect(&[start(1)]);
     env.send(finished(1));
-    env.expect(&[Action::Report { replicas: vec![ReplicaId(1)] }]);
+    env.expect(&[
+        Action::Report { replicas: vec![ReplicaId(1)] },
+        Action::AskForWork { free: cores(4), leases_max: 64 },
+    ]);
+    env.send(Event::Assigned { leases: vec![], retry: RETRY });
     env.send(Event::Reported { stored: vec![ReplicaId(1)], refused: vec![] });
     env.expect(&[]);
     assert_eq!(env.agent.counts(), Counts { kept: 1, ..Counts::default() });
@@ -132,6 +136,22 @@ fn nothing_to_do_means_waiting_for_the_timer_or_news() {
     env.expect(&[
         Action::Heartbeat { running: vec![], kept: vec![] },
         Action::AskForWork { free: cores(4), leases_max: 64 },
+    ]);
+}
+
+/// A node with a little room left that gets nothing asks again when it has more room.
+#[test]
+fn nothing_for_a_node_that_holds_work_may_only_mean_that_it_did_not_fit() {
+    let mut env = TestEnv::new();
+    env.assign(&[1, 2, 3]);
+    env.send(Event::Assigned { leases: vec![], retry: RETRY });
+    env.drain();
+    env.send(ready(1));
+    env.expect(&[start(1)]);
+    env.send(finished(1));
+    env.expect(&[
+        Action::Report { replicas: vec![ReplicaId(1)] },
+        Action::AskForWork { free: cores(2), leases_max: 62 },
     ]);
 }
 

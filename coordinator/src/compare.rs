@@ -19,16 +19,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use dockercomp_compare::{Class, CompareError, Tolerance, ToleranceError};
-use dockercomp_coordinator_core::Event;
+use dockercomp_coordinator_core::{Core, Event, UnitView};
 use dockercomp_executor::{Choice, ChooseError, Executor, Labels, Program, Run};
 use dockercomp_peer::reply::chain;
 use dockercomp_protocol::execution::{ExecutorKind, Exit};
 use dockercomp_protocol::job::Comparison;
 use dockercomp_protocol::{Cid, NodeId, ReplicaId};
 use dockercomp_store::{StageError, Store};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::decider::Answer;
 use crate::jobs::Job;
 use crate::outputs::Effects;
 
@@ -36,10 +39,12 @@ use crate::outputs::Effects;
 const TRIES: u32 = 5;
 /// How long nodes may give nothing.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Pause between two tries.
+/// Pause between two tries; after a comparison that could not be made, the first one.
 const RETRY: Duration = Duration::from_secs(2);
+/// Longest pause after a comparison that could not be made.
+const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// Why outputs were not compared. The core asks again after the next start.
+/// Why outputs were not compared.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("the job is not known")]
@@ -63,21 +68,48 @@ pub(crate) enum Error {
 }
 
 impl Effects {
-    /// Compares the outputs of a work unit and tells the core.
+    /// Compares the outputs of a work unit and tells the core. What hinders that is not the
+    /// nodes' fault: it is tried again until it is done or the work unit is over.
     pub(crate) async fn compare(
         &self,
         job: Cid,
         index: u64,
         outputs: Vec<(ReplicaId, NodeId, Cid)>,
+        permits: &Semaphore,
         shutdown: &CancellationToken,
     ) {
-        match self.classes(job, &outputs, shutdown).await {
-            Ok(classes) => {
-                // The decider is gone only while the process stops; then it asks again.
-                let _ = self.decider.tell(Event::Compared { job, index, classes }).await;
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(RETRY)
+            .with_max_delay(RETRY_MAX)
+            .with_jitter()
+            .without_max_times();
+        for pause in pauses.build() {
+            let is_wanted = move |core: &Core| {
+                matches!(core.explain_unit(job, index), Some(UnitView::Open { .. }))
+            };
+            if !self.decider.look(is_wanted).await.unwrap_or(false) {
+                return;
             }
-            Err(error) => {
-                tracing::error!(%job, index, error = chain(&error), "outputs not compared");
+            let classes = {
+                let Ok(_permit) = permits.acquire().await else { return };
+                self.classes(job, &outputs, shutdown).await
+            };
+            match classes {
+                Ok(classes) => {
+                    let compared = Event::Compared { job, index, classes };
+                    // The decider is gone only while the process stops; then it asks again.
+                    if !matches!(self.decider.tell(compared).await, Ok(Answer::NoRoom)) {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::error!(%job, index, error, "outputs not compared yet");
+                }
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -115,6 +147,8 @@ impl Effects {
                 numeric(folders, Tolerance::new(relative.to_f64(), absolute.to_f64())?).await?
             }
             Comparison::Checker { args } => {
+                // One at a time: whoever is done removes what it had in the engine.
+                let _alone = self.checking.lock().await;
                 let mut checker = Checker::new(self, &job, args, folder.path()).await?;
                 let classes = checker.classes(&folders, shutdown).await;
                 checker.clean_up().await;

@@ -192,6 +192,7 @@ impl Service {
             directory: directory.clone(),
             jobs: jobs.clone(),
             announcer: announcer.clone(),
+            checking: Arc::default(),
         };
         let network = peer.network().clone();
         helpers.push(server.start(shutdown.clone())?);

@@ -63,6 +63,8 @@ pub(crate) struct Effects {
     pub(crate) directory: Directory,
     pub(crate) jobs: Jobs,
     pub(crate) announcer: Announcer,
+    /// Held while an owner's program compares outputs.
+    pub(crate) checking: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Effects {
@@ -86,8 +88,7 @@ impl Effects {
                     let (this, permits) = (self.clone(), Arc::clone(&permits));
                     let shutdown = shutdown.clone();
                     tokio::spawn(async move {
-                        let Ok(_permit) = permits.acquire().await else { return };
-                        this.compare(job, index, outputs, &shutdown).await;
+                        this.compare(job, index, outputs, &permits, &shutdown).await;
                     });
                 }
                 Some(Effect::FetchOutput { job, index, output, holders }) => {

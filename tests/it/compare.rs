@@ -51,13 +51,13 @@ fn docker_results_that_say_the_same_agree() {
     ] {
         let job = format!(
             "version = 1\nname = \"digits\"\n[program]\nimage = \"{image}\"\nargs = [\"work\"]\n\
-             [sweep]\nx = [1, 2]\n[validation]\n{comparison}"
+             [sweep]\nx = [1, 2, 3, 4]\n[validation]\npolicy = \"fixed\"\n{comparison}"
         );
         let file = network.folder.path().join("job.toml");
         fs::write(&file, job).expect("a job file");
         let job = network.submit(&file, &[]);
         let info = network.wait_for_done(&job);
-        assert_eq!(info["accepted"], 2, "{info:#}");
-        assert_eq!(info["results_valid"], 4, "{info:#}");
+        assert_eq!(info["accepted"], 4, "{info:#}");
+        assert_eq!(info["results_valid"], 8, "{info:#}");
     }
 }

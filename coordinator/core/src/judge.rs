@@ -17,7 +17,7 @@ use crate::Core;
 use crate::action::Action;
 use crate::chance::{Purpose, draw, falls_into};
 use crate::job::Job;
-use crate::lots::{Held, LotKey, audits_millis, whole_audits};
+use crate::lots::{Demand, Held, LotKey, audits_millis};
 use crate::odds::{self, Odds};
 use crate::record::Record;
 use crate::state::State;
@@ -152,16 +152,16 @@ impl Core {
         let drawn = draw(&job.seed, Purpose::EarlyAudit, key.index, &node.to_bytes());
         let is_first = standing.confirmed == 0 && state.n_sampled_of(key, node) == 0;
         if is_first || falls_into(drawn, part, lot * 1000) {
-            self.sample(now, key);
+            self.sample(now, key, node);
         }
     }
 
-    /// Has a held result computed again by another node.
-    fn sample(&mut self, now: Timestamp, key: UnitKey) {
+    /// Has a result that is held for a node computed again by others.
+    fn sample(&mut self, now: Timestamp, key: UnitKey, node: NodeId) {
         let job = self.state.job(key.job);
         let Some(unit) = self.state.unit(key) else { return };
         let counted = u32::try_from(self.state.votes(unit).len()).unwrap_or(u32::MAX);
-        let missing = job.audit_quorum().saturating_sub(counted);
+        let missing = self.state.agreeing_wanted(key, unit, node).saturating_sub(counted);
         let target = unit.census().successes().saturating_add(missing);
         let (job, index) = (job.id, key.index);
         self.persist(Record::Sampled { at: now, job, index, target });
@@ -174,8 +174,8 @@ impl Core {
         let Some(lot) = self.state.lots.lots.get(&key) else { return };
         let job = self.state.job(key.job);
         let Some(rules) = job.audited().copied() else { return };
-        let audits = match lot.audits {
-            Some(audits) => audits,
+        let demand = match lot.demand {
+            Some(demand) => demand,
             None => {
                 let is_last = !job.has_new() && self.state.lots.in_hand(key) == 0;
                 let is_crowded = self.state.lots.n_held > self.state.config.held_max;
@@ -183,14 +183,14 @@ impl Core {
                     return;
                 }
                 let clean = self.state.clean_of(key.node);
-                let millis = audits_millis(&rules, lot.held.len() as u64, clean);
-                let audits = whole_audits(millis, &job.seed, key);
-                let (job, node) = (job.id, key.node);
-                self.persist(Record::LotClosed { at: now, job, node, number: key.number, audits });
-                audits
+                let demand = job.demand(&rules, lot.held.len() as u64, clean, key);
+                let (job, node, number) = (job.id, key.node, key.number);
+                let Demand { audits, agreeing } = demand;
+                self.persist(Record::LotClosed { at: now, job, node, number, audits, agreeing });
+                demand
             }
         };
-        self.audit(now, key, audits);
+        self.audit(now, key, demand.audits);
     }
 
     fn audit(&mut self, now: Timestamp, key: LotKey, audits: u32) {
@@ -199,7 +199,7 @@ impl Core {
         let sample = lot.sample(audits, &job.seed, key.node);
         if !sample.is_empty() {
             for index in sample {
-                self.sample(now, UnitKey { job: key.job, index });
+                self.sample(now, UnitKey { job: key.job, index }, key.node);
             }
             return;
         }

@@ -22,6 +22,11 @@
 //! less, `r n / (n + c / 2)`: a saboteur that waits until it is trusted can then do harm in
 //! proportion to what it gave before, and is caught by the next audits.
 //!
+//! A lot too small to show that much is audited whole, and then what gets through is what
+//! auditors confirm who are saboteurs themselves: with `q` of them for each result at most
+//! `f^(q + 1) (1 - 1/n)^(n - 1) / (n + c)` of what the node gave. So the smaller the lot and
+//! the shorter the record, the more results must agree.
+//!
 //! # Bounds
 //!
 //! A lot holds at most `lot_max` results and is closed at the latest `hold` after its first;
@@ -38,6 +43,9 @@ use crate::job::{Job, JobNumber};
 use crate::record::Seed;
 use crate::state::State;
 use crate::unit::UnitKey;
+
+/// Results that must agree in the smallest lots, at most.
+const AGREEING_MAX: u32 = 8;
 
 /// Which lot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -62,6 +70,16 @@ pub(crate) enum Held {
     Disputed,
 }
 
+/// What a lot must show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Demand {
+    /// Audits that it must pass.
+    pub(crate) audits: u32,
+    /// Results that must agree for one of them to be passed.
+    pub(crate) agreeing: u32,
+}
+
 /// A lot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,8 +87,8 @@ pub(crate) struct Lot {
     #[serde(with = "crate::snapshot::pairs")]
     pub(crate) held: BTreeMap<u64, Held>,
     pub(crate) opened_at: Timestamp,
-    /// Audits that it must pass, once it is closed.
-    pub(crate) audits: Option<u32>,
+    /// What it must show, once it is closed.
+    pub(crate) demand: Option<Demand>,
 }
 
 /// What one node does in one job.
@@ -112,6 +130,11 @@ impl Lots {
             .collect()
     }
 
+    /// The units that a lot holds.
+    pub(crate) fn indices(&self, key: LotKey) -> Vec<u64> {
+        self.lots.get(&key).map_or_else(Vec::new, |lot| lot.held.keys().copied().collect())
+    }
+
     pub(crate) fn in_hand(&self, key: LotKey) -> u32 {
         self.accounts.get(&(key.job, key.node)).map_or(0, |account| account.in_hand)
     }
@@ -120,7 +143,7 @@ impl Lots {
         let lot = self.lots.entry(key).or_insert_with(|| {
             let closes_at = Timestamp(at.0.saturating_add(rules.hold_ms));
             self.deadlines.insert((closes_at, key));
-            Lot { held: BTreeMap::new(), opened_at: at, audits: None }
+            Lot { held: BTreeMap::new(), opened_at: at, demand: None }
         });
         if lot.held.insert(index, held).is_none() {
             self.n_held += 1;
@@ -140,11 +163,11 @@ impl Lots {
     }
 
     /// Closes a lot, if it is there and open.
-    pub(crate) fn close(&mut self, key: LotKey, audits: u32, rules: &Audited) -> bool {
-        let Some(lot) = self.lots.get_mut(&key).filter(|lot| lot.audits.is_none()) else {
+    pub(crate) fn close(&mut self, key: LotKey, demand: Demand, rules: &Audited) -> bool {
+        let Some(lot) = self.lots.get_mut(&key).filter(|lot| lot.demand.is_none()) else {
             return false;
         };
-        lot.audits = Some(audits);
+        lot.demand = Some(demand);
         let closes_at = Timestamp(lot.opened_at.0.saturating_add(rules.hold_ms));
         self.deadlines.remove(&(closes_at, key));
         self.accounts.entry((key.job, key.node)).or_default().open = key.number + 1;
@@ -198,6 +221,26 @@ pub(crate) fn audits_millis(rules: &Audited, n: u64, clean: u32) -> u64 {
     u64::try_from(audits).unwrap_or(u64::MAX)
 }
 
+/// Results that must agree, its own among them, for one of a lot of `n` results to pass its
+/// audit, if all of them are audited: a quorum that grows until the auditors' own share of
+/// saboteurs is small enough.
+pub(crate) fn agreeing(rules: &Audited, n: u64, clean: u32) -> u32 {
+    const BILLION: u128 = 1_000_000_000;
+    let f = u128::from(rules.saboteurs.0);
+    let others = u128::from(n) + u128::from(clean);
+    // A lot of one is at best a lie always, a larger one with probability 1 / n.
+    let best_permille = if n == 1 { 1000 } else { 368 };
+    let is_enough = |wrong: u128| {
+        wrong * best_permille <= u128::from(rules.accepted_error.0) * others * 1000
+    };
+    let (mut wrong, mut agreeing) = (f * f / BILLION, 2);
+    while !is_enough(wrong) && agreeing < AGREEING_MAX {
+        wrong = wrong * f / BILLION;
+        agreeing += 1;
+    }
+    agreeing
+}
+
 /// Whole audits: what is over is rounded up as often as it says.
 pub(crate) fn whole_audits(millis: u64, seed: &Seed, key: LotKey) -> u32 {
     let rounding = draw(seed, Purpose::Rounding, u64::from(key.number), &key.node.to_bytes());
@@ -212,6 +255,19 @@ impl Job {
             Policy::Audited(rules) => Some(rules),
             Policy::Fixed | Policy::Adaptive(_) | Policy::Credibility(_) => None,
         }
+    }
+
+    /// What a lot must show: of so many results, of a node with so many accepted ones.
+    pub(crate) fn demand(&self, rules: &Audited, n: u64, clean: u32, key: LotKey) -> Demand {
+        let millis = audits_millis(rules, n, clean);
+        let audits = whole_audits(millis, &self.seed, key);
+        let quorum = self.audit_quorum();
+        if u64::from(audits) < n {
+            return Demand { audits, agreeing: quorum };
+        }
+        // A unit that has no replica left for its audit fails.
+        let most = self.terms.validation.max_success_results.min(AGREEING_MAX);
+        Demand { audits, agreeing: agreeing(rules, n, clean).min(most).max(quorum) }
     }
 }
 
@@ -251,5 +307,36 @@ impl State {
             self.lots.take(*lot, key.index, &rules);
             self.dirty.lots.insert(*lot);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dockercomp_protocol::job::Share;
+
+    use super::*;
+
+    fn rules(saboteurs: u32) -> Audited {
+        Audited { saboteurs: Share::from_millionths(saboteurs), ..Audited::default() }
+    }
+
+    /// `f / ((1 - f) e error)` for a first lot of any size, less with a record.
+    #[test]
+    fn a_record_is_worth_audits() {
+        let rules = rules(200_000);
+        assert_eq!(audits_millis(&rules, 500, 0), 91_969);
+        assert_eq!(audits_millis(&rules, 500, 1000), 45_984);
+        assert_eq!(audits_millis(&rules, 500, 1_000_000), 2500, "the floor");
+        assert_eq!(audits_millis(&rules, 20, 0), 20_000, "no more than there are");
+    }
+
+    /// `f^(q + 1) / (n + c)` for one result, a share 1 / e of that for many.
+    #[test]
+    fn small_lots_of_strangers_need_more_who_agree() {
+        let of = |saboteurs, n, clean| agreeing(&rules(saboteurs), n, clean);
+        assert_eq!([of(50_000, 1, 0), of(50_000, 1, 2), of(50_000, 3, 0)], [3, 2, 2]);
+        assert_eq!([of(350_000, 1, 0), of(350_000, 1, 20), of(350_000, 1, 130)], [7, 4, 2]);
+        assert_eq!([of(350_000, 10, 0), of(350_000, 30, 20)], [4, 2]);
+        assert_eq!(of(900_000, 1, 0), AGREEING_MAX);
     }
 }

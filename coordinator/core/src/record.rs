@@ -158,6 +158,8 @@ pub enum Record {
         number: u32,
         /// How many audits it must pass.
         audits: u32,
+        /// How many results must agree for one of them to be passed.
+        agreeing: u32,
     },
     /// A quorum agreed.
     Accepted {

@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::gate::Gate;
 use crate::identity::Identities;
 use crate::job::{Job, JobNumber, JobState, UnitFailure};
-use crate::lots::{LotKey, Lots};
+use crate::lots::{Demand, LotKey, Lots};
 use crate::node::Disagreement;
 use crate::record::{Finding, Record, Seed, Silence, Terms, UnitError};
 use crate::replica::{Replica, ReplicaState, Tally, ValidateState};
@@ -201,8 +201,9 @@ impl State {
             Record::Sampled { at, job, index, target } => {
                 self.raise(*at, self.open(*job, *index)?, *target)
             }
-            Record::LotClosed { at: _, job, node, number, audits } => {
-                self.close_lot(self.running(*job)?, *node, *number, *audits)
+            Record::LotClosed { at, job, node, number, audits, agreeing } => {
+                let demand = Demand { audits: *audits, agreeing: *agreeing };
+                self.close_lot(*at, self.running(*job)?, *node, *number, demand)
             }
             Record::Reported { at, replica, finding } => self.report(*at, *replica, finding),
             Record::Ended { at, replica, silence } => self.end(*at, *replica, *silence),
@@ -481,17 +482,22 @@ impl State {
 
     fn close_lot(
         &mut self,
+        at: Timestamp,
         number: JobNumber,
         node: NodeId,
         lot: u32,
-        audits: u32,
+        demand: Demand,
     ) -> Result<Effects, ApplyError> {
         let key = LotKey { job: number, node, number: lot };
         let rules = self.job(number).audited().copied();
-        if rules.is_some_and(|rules| self.lots.close(key, audits, &rules)) {
-            return Ok(Effects::default());
+        if !rules.is_some_and(|rules| self.lots.close(key, demand, &rules)) {
+            return Err(ApplyError::WrongLot { job: self.job(number).id, node, number: lot });
         }
-        Err(ApplyError::WrongLot { job: self.job(number).id, node, number: lot })
+        // What was confirmed may not be by as many as it now takes.
+        for index in self.lots.indices(key) {
+            self.refile(at, UnitKey { job: number, index });
+        }
+        Ok(Effects::default())
     }
 
     fn accept(

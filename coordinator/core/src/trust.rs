@@ -263,7 +263,7 @@ impl State {
         let first = votes.first()?;
         let held = if votes.iter().any(|vote| vote.output != first.output) {
             Held::Disputed
-        } else if votes.len() >= job.audit_quorum() as usize {
+        } else if votes.len() >= self.agreeing_wanted(key, unit, first.node) as usize {
             Held::Confirmed
         } else if target > unit.census().successes() {
             Held::Sampled
@@ -271,6 +271,13 @@ impl State {
             Held::Plain
         };
         Some((first.node, held))
+    }
+
+    /// Results that must agree before one of a node that is held is confirmed.
+    pub(crate) fn agreeing_wanted(&self, key: UnitKey, unit: &Unit, node: NodeId) -> u32 {
+        let lot = unit.filed.as_deref().filter(|lot| lot.node == node);
+        let demand = lot.and_then(|lot| self.lots.lots.get(lot)?.demand);
+        demand.map_or(self.job(key.job).audit_quorum(), |demand| demand.agreeing)
     }
 
     /// Whether what a node gave is in dispute in some other unit of a job.

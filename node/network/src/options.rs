@@ -43,14 +43,14 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits that suit a role: a volunteer's router must not suffer from 8192 flows.
+    /// The limits that suit a role: a volunteer's router must not suffer from thousands of flows.
     #[must_use]
     pub fn of(role: Role) -> Self {
         match role {
             Role::Bootstrap | Role::Server => Self {
                 pending_incoming: 512,
                 pending_outgoing: 128,
-                established: 8192,
+                established: 16_384,
                 established_per_peer: 4,
             },
             Role::Client => Self {

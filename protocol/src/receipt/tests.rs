@@ -30,7 +30,7 @@ impl World {
     fn new() -> Self {
         let (owner, coordinator) = (key(1), key(2));
         let text = "version = 1\nname = \"j\"\n[program]\nmodule = \"file:m\"\nargs = [\"{x}\"]\n\
-                    [sweep]\nx = [1, 2, 3]\n";
+                    [sweep]\nx = [1, 2, 3]\n[validation]\npolicy = \"fixed\"\n";
         let module = Some(chunk_cid(b"module"));
         let project = owner.public().to_peer_id();
         let job = JobFile::parse(text)

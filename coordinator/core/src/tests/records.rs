@@ -54,7 +54,7 @@ fn records_are_golden() {
             unreadable: vec![ReplicaId(10)],
         },
         Record::Sampled { at, job, index, target: 2 },
-        Record::LotClosed { at, job, node: node("ada"), number: 1, audits: 4 },
+        Record::LotClosed { at, job, node: node("ada"), number: 1, audits: 4, agreeing: 2 },
         Record::Reported { at, replica, finding },
         Record::Reported { at, replica, finding: failed },
         Record::Reported { at, replica, finding: Finding::ValidateError },

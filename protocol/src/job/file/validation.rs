@@ -73,10 +73,11 @@ enum Trait {
 }
 
 impl Default for ValidationSection {
-    /// Quorum 2, and room for a handful of errors and disagreements.
+    /// Audited lots, quorum 2 where a lot is small, and room for a handful of errors and
+    /// disagreements. `docs/trust.md` compares the policies.
     fn default() -> Self {
         Self {
-            policy: PolicyName::Fixed,
+            policy: PolicyName::Audited,
             min_quorum: 2,
             target_nresults: None,
             max_error_results: 3,

@@ -230,9 +230,8 @@ pub(crate) fn agreeing(rules: &Audited, n: u64, clean: u32) -> u32 {
     let others = u128::from(n) + u128::from(clean);
     // A lot of one is at best a lie always, a larger one with probability 1 / n.
     let best_permille = if n == 1 { 1000 } else { 368 };
-    let is_enough = |wrong: u128| {
-        wrong * best_permille <= u128::from(rules.accepted_error.0) * others * 1000
-    };
+    let is_enough =
+        |wrong: u128| wrong * best_permille <= u128::from(rules.accepted_error.0) * others * 1000;
     let (mut wrong, mut agreeing) = (f * f / BILLION, 2);
     while !is_enough(wrong) && agreeing < AGREEING_MAX {
         wrong = wrong * f / BILLION;

@@ -60,33 +60,11 @@ struct Town {
 
 /// Runs a job of `units` units among nodes until it ends.
 pub(super) fn settle(policy: Policy, units: u64, natures: &[Nature], chance: u64) -> Balance {
-    let mut town = Town {
-        core: Core::new(Config::default()),
-        now: Timestamp(1_000_000),
-        state: chance,
-        citizens: natures
-            .iter()
-            .enumerate()
-            .map(|(number, &nature)| Citizen {
-                node: node(&format!("citizen {number}")),
-                nature,
-                results: 0,
-            })
-            .collect(),
-        names: BTreeMap::new(),
-        accepted: BTreeMap::new(),
-        stored: Vec::new(),
-    };
-    let job = cid("job");
-    let spec = JobSpec { validation: rules(policy), ..spec() };
-    let mut seed = SEED;
-    seed[..8].copy_from_slice(&chance.to_le_bytes());
-    for number in 0..town.citizens.len() {
-        let (node, executors) = (town.citizens[number].node, request(1).executors);
-        let profile = Profile::plain(executors, request(1).free);
-        town.tell(Event::NodeRegistered { node, profile });
+    let mut town = Town::found(chance);
+    for &nature in natures {
+        town.settle_down(nature);
     }
-    town.tell(Event::JobAdded { job, spec: Box::new(spec), units, seed });
+    let job = town.submit(policy, units);
     for _ in 0..units * 20 {
         town.round();
         if town.core.job_state(job) != Some(JobState::Running) {
@@ -94,6 +72,27 @@ pub(super) fn settle(policy: Policy, units: u64, natures: &[Nature], chance: u64
         }
     }
     panic!("the job does not end: {:#?}", town.core.job(job));
+}
+
+/// Runs a job of which one node gets every unit first, and is wrong in so many of a million
+/// results; whoever else a unit needs is new, and right. Also gives the
+/// number of units that were not accepted on the one node's word.
+pub(super) fn accompany(policy: Policy, units: u64, errors: u64, chance: u64) -> (u64, Balance) {
+    let mut town = Town::found(chance);
+    let host = town.settle_down(Nature::Honest { errors });
+    let job = town.submit(policy, units);
+    let mut replicated = 0;
+    for unit in 0..units {
+        // However few units a day it may still have.
+        town.now = town.now + Duration::from_secs(86_400);
+        town.work(host);
+        replicated += u64::from(!town.accepted.contains_key(&unit));
+        while !town.accepted.contains_key(&unit) {
+            let other = town.settle_down(Nature::Honest { errors: 0 });
+            town.work(other);
+        }
+    }
+    (replicated, town.balance(job))
 }
 
 /// Limits that are never in the way.
@@ -108,6 +107,37 @@ fn rules(policy: Policy) -> dockercomp_protocol::job::Validation {
 }
 
 impl Town {
+    fn found(chance: u64) -> Self {
+        Self {
+            core: Core::new(Config::default()),
+            now: Timestamp(1_000_000),
+            state: chance,
+            citizens: Vec::new(),
+            names: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            stored: Vec::new(),
+        }
+    }
+
+    /// A new citizen's number.
+    fn settle_down(&mut self, nature: Nature) -> usize {
+        let number = self.citizens.len();
+        let node = node(&format!("citizen {number}"));
+        self.citizens.push(Citizen { node, nature, results: 0 });
+        let profile = Profile::plain(request(1).executors, request(1).free);
+        self.tell(Event::NodeRegistered { node, profile });
+        number
+    }
+
+    fn submit(&mut self, policy: Policy, units: u64) -> Cid {
+        let job = cid("job");
+        let spec = JobSpec { validation: rules(policy), ..spec() };
+        let mut seed = SEED;
+        seed[..8].copy_from_slice(&self.state.to_le_bytes());
+        self.tell(Event::JobAdded { job, spec: Box::new(spec), units, seed });
+        job
+    }
+
     fn chance(&mut self) -> u64 {
         // SplitMix64.
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);

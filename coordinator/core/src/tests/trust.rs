@@ -5,7 +5,7 @@ use dockercomp_protocol::job::{Audited, Comparison, Policy, Tolerance};
 use dockercomp_protocol::wire::work::Verdict;
 use dockercomp_protocol::{NodeId, receipt::Basis};
 
-use super::env::{TestEnv, cid, node, request};
+use super::env::{TestEnv, cid, node, request, spec};
 use crate::{Action, Event, Hindrance, NoWork, Profile};
 
 fn register(env: &mut TestEnv, node: NodeId, operator: Option<&str>) {
@@ -164,4 +164,54 @@ fn a_lot_whose_audit_fails_is_void() {
     let eve = env.core.nodes().into_iter().find(|view| view.node == eve).expect("eve");
     assert_eq!(eve.replicas.invalid, 3);
     assert!(eve.standings.values().all(|standing| standing.is_barred && standing.caught == 1));
+}
+
+/// Ada has confirmed two results of eve when eve is caught elsewhere. Both are ada's then, at
+/// once, and one lot cannot hold them: a receipt of a larger one would be refused.
+#[test]
+fn what_a_caught_node_leaves_does_not_overfill_the_lot_of_another() {
+    let mut env = TestEnv::new();
+    let [eve, ada, bob, joe] = ["eve", "ada", "bob", "joe"].map(node);
+    let mut rules = spec().validation;
+    rules.policy = Policy::Audited(Audited { lot_max: 1, ..Audited::default() });
+    (rules.min_quorum, rules.target_nresults) = (3, 3);
+    let job = env.job("job", 2, |spec| spec.validation = rules.clone());
+    for node in [eve, ada] {
+        for lease in env.request(node, request(2)) {
+            env.report(node, &lease, &format!("right {}", lease.index));
+            while env.take().is_some() {}
+        }
+    }
+    let trap = env.job("trap", 1, |_| {});
+    let lease = env.lease(eve);
+    assert_eq!(lease.job, trap);
+    env.report(eve, &lease, "wrong");
+
+    let mut of_bob = env.request(bob, request(3));
+    let of_trap = of_bob.iter().position(|lease| lease.job == trap).expect("one of the trap");
+    env.report(bob, &of_bob.remove(of_trap), "right");
+    let lease = env.lease(joe);
+    assert_eq!(lease.job, trap);
+    env.report(joe, &lease, "right");
+    env.expect_accepted(&lease, "right", &[bob, joe]);
+    let caught = env.core.nodes().into_iter().find(|view| view.node == eve).expect("eve");
+    assert_eq!(caught.replicas.invalid, 1);
+
+    for lease in of_bob {
+        env.report(bob, &lease, &format!("right {}", lease.index));
+        while env.take().is_some() {}
+    }
+    let mut accepted = Vec::new();
+    for lease in env.request(joe, request(2)) {
+        env.report(joe, &lease, &format!("right {}", lease.index));
+        while let Some(action) = env.take() {
+            if let Action::Accept { index, basis, .. } = action {
+                assert!(basis.is_allowed_by(&rules), "unit {index}: {basis}");
+                accepted.push((index, basis));
+            }
+        }
+    }
+    let lot = Basis::Lot { results: 1, audited: 1 };
+    assert_eq!(accepted, [(0, lot), (1, lot)]);
+    assert_eq!(env.core.job(job).map(|view| view.done), Some(2));
 }

@@ -73,8 +73,9 @@ impl Effects {
     ) {
         match self.classes(job, &outputs, shutdown).await {
             Ok(classes) => {
+                let asked = outputs.iter().map(|&(replica, ..)| replica).collect();
                 // The decider is gone only while the process stops; then it asks again.
-                let _ = self.decider.tell(Event::Compared { job, index, classes }).await;
+                let _ = self.decider.tell(Event::Compared { job, index, asked, classes }).await;
             }
             Err(error) => {
                 tracing::error!(%job, index, error = chain(&error), "outputs not compared");

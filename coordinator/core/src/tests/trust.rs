@@ -94,10 +94,45 @@ fn outputs_that_differ_in_bytes_are_compared_before_they_are_judged() {
     env.restart();
     assert_eq!(env.take(), Some(Action::Compare { job, index: 0, outputs }));
 
-    let classes = vec![vec![first.replica, second.replica]];
-    env.step(Event::Compared { job, index: 0, classes });
+    let asked = vec![first.replica, second.replica];
+    env.step(Event::Compared { job, index: 0, classes: vec![asked.clone()], asked });
     env.expect_accepted(&second, "1.0", &[ada]);
     assert_eq!(env.core.job(job).map(|view| view.replicas.valid), Some(2));
+}
+
+/// A third result comes in while the first two are being compared.
+#[test]
+fn an_answer_to_an_earlier_comparison_says_nothing_of_later_results() {
+    let mut env = TestEnv::new();
+    let names = ["ada", "bob", "eve"];
+    let job = env.job("job", 1, |spec| {
+        let nothing = dockercomp_protocol::job::Decimal::default();
+        let tolerance = Tolerance { absolute: nothing, relative: nothing };
+        spec.validation.comparison = Comparison::Numeric(tolerance);
+        spec.validation.target_nresults = 3;
+    });
+    let leases = names.map(|name| env.lease(node(name)));
+    let mut questions = Vec::new();
+    for ((name, lease), output) in names.iter().zip(&leases).zip(["1.0", "2.0", "2.00"]) {
+        env.report(node(name), lease, output);
+        while let Some(action) = env.take() {
+            let Action::Compare { outputs, .. } = action else { panic!("{action:?}") };
+            questions.push(outputs.iter().map(|&(id, ..)| id).collect::<Vec<_>>());
+        }
+    }
+    let [first, second, third] = leases.map(|lease| lease.replica);
+    assert_eq!(questions, [vec![first, second], vec![first, second, third]]);
+    let mut answer = |asked: usize, classes: &[&[_]]| {
+        let classes = classes.iter().map(|class| class.to_vec()).collect();
+        env.step(Event::Compared { job, index: 0, asked: questions[asked].clone(), classes });
+        env.take()
+    };
+    assert_eq!(answer(0, &[&[first], &[second]]), None);
+    let accepted = answer(1, &[&[first], &[second, third]]);
+    assert!(matches!(accepted, Some(Action::Accept { output, .. }) if output == cid("2.0")));
+    while env.take().is_some() {}
+    let view = env.core.job(job).expect("the job");
+    assert_eq!((view.replicas.valid, view.replicas.validate_error), (2, 0));
 }
 
 #[test]

@@ -96,7 +96,8 @@ impl Effects {
             };
             match classes {
                 Ok(classes) => {
-                    let compared = Event::Compared { job, index, classes };
+                    let asked = outputs.iter().map(|&(replica, ..)| replica).collect();
+                    let compared = Event::Compared { job, index, asked, classes };
                     // The decider is gone only while the process stops; then it asks again.
                     if !matches!(self.decider.tell(compared).await, Ok(Answer::NoRoom)) {
                         return;

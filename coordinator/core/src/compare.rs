@@ -136,19 +136,24 @@ impl Core {
         now: Timestamp,
         job: Cid,
         index: u64,
+        asked: &[ReplicaId],
         classes: Vec<Vec<ReplicaId>>,
     ) {
         let Some(&number) = self.state.numbers.get(&job) else { return };
         let key = UnitKey { job: number, index };
-        let Some(asked) = self.asked.remove(&key) else { return };
-        if self.state.unit(key).is_none_or(|unit| unit.target().is_none()) {
+        // What came in since an earlier question is not unreadable.
+        if self.asked.get(&key).is_none_or(|newest| newest != asked) {
             return;
         }
         let listed: BTreeSet<ReplicaId> = classes.iter().flatten().copied().collect();
         if !listed.iter().all(|id| asked.contains(id)) {
             return;
         }
-        let unreadable = asked.into_iter().filter(|id| !listed.contains(id)).collect();
+        self.asked.remove(&key);
+        if self.state.unit(key).is_none_or(|unit| unit.target().is_none()) {
+            return;
+        }
+        let unreadable = asked.iter().copied().filter(|id| !listed.contains(id)).collect();
         self.persist(Record::Compared { at: now, job, index, classes, unreadable });
         self.transition(now, key);
     }

@@ -82,8 +82,11 @@ pub enum Event {
         job: Cid,
         /// The work unit's number.
         index: u64,
-        /// Replicas whose outputs are the same, class by class. One that is in no class has an
-        /// output that could not be fetched or read.
+        /// The replicas that were asked about, in the same order. An answer to an earlier
+        /// question changes nothing: one with more of them is under way.
+        asked: Vec<ReplicaId>,
+        /// Those of them whose outputs are the same, class by class. One that is in no class has
+        /// an output that could not be fetched or read.
         classes: Vec<Vec<ReplicaId>>,
     },
     /// The canonical output of a work unit is safe at the coordinator.

@@ -76,6 +76,8 @@ impl State {
         let mut n_held = 0;
         for (key, lot) in &self.lots.lots {
             assert!(!lot.held.is_empty(), "an empty lot");
+            let rules = self.job(key.job).audited().expect("lots are of jobs that audit");
+            assert!(lot.held.len() <= rules.lot_max as usize, "a lot of {}", lot.held.len());
             for (&index, &held) in &lot.held {
                 let unit = UnitKey { job: key.job, index };
                 let filed = self.unit(unit).expect("a held unit is in memory");

@@ -241,8 +241,8 @@ impl Core {
             }
             Event::OutputStored { job, index } => self.on_output_stored(now, job, index),
             Event::OutputLost { job, index } => self.on_output_lost(now, job, index),
-            Event::Compared { job, index, classes } => {
-                self.on_compared(now, job, index, classes);
+            Event::Compared { job, index, asked, classes } => {
+                self.on_compared(now, job, index, &asked, classes);
             }
             Event::DeadlineReached => self.on_deadline_reached(now),
         }

@@ -139,6 +139,18 @@ impl Lots {
         self.accounts.get(&(key.job, key.node)).map_or(0, |account| account.in_hand)
     }
 
+    /// The number of the lot that one more result of a node joins. Several may come at once,
+    /// when a node is caught whose units this one has confirmed: a full lot takes none of them,
+    /// though it is not closed yet.
+    fn joinable(&mut self, job: JobNumber, node: NodeId, rules: &Audited) -> u32 {
+        let account = self.accounts.entry((job, node)).or_default();
+        let open = LotKey { job, node, number: account.open };
+        if self.lots.get(&open).is_some_and(|lot| lot.held.len() >= rules.lot_max as usize) {
+            account.open += 1;
+        }
+        account.open
+    }
+
     fn put(&mut self, key: LotKey, index: u64, held: Held, at: Timestamp, rules: &Audited) {
         let lot = self.lots.entry(key).or_insert_with(|| {
             let closes_at = Timestamp(at.0.saturating_add(rules.hold_ms));
@@ -170,7 +182,8 @@ impl Lots {
         lot.demand = Some(demand);
         let closes_at = Timestamp(lot.opened_at.0.saturating_add(rules.hold_ms));
         self.deadlines.remove(&(closes_at, key));
-        self.accounts.entry((key.job, key.node)).or_default().open = key.number + 1;
+        let account = self.accounts.entry((key.job, key.node)).or_default();
+        account.open = account.open.max(key.number + 1);
         true
     }
 }
@@ -280,9 +293,7 @@ impl State {
         let new = filing.map(|(node, held)| {
             let number = match old {
                 Some(lot) if lot.node == node => lot.number,
-                Some(_) | None => {
-                    self.lots.accounts.get(&(key.job, node)).map_or(0, |account| account.open)
-                }
+                Some(_) | None => self.lots.joinable(key.job, node, &rules),
             };
             (LotKey { job: key.job, node, number }, held)
         });

@@ -5,7 +5,7 @@ use dockercomp_protocol::job::{Audited, Comparison, Policy, Tolerance};
 use dockercomp_protocol::wire::work::Verdict;
 use dockercomp_protocol::{NodeId, receipt::Basis};
 
-use super::env::{TestEnv, cid, node, request};
+use super::env::{TestEnv, cid, node, request, spec};
 use crate::{Action, Event, Hindrance, NoWork, Profile};
 
 fn register(env: &mut TestEnv, node: NodeId, operator: Option<&str>) {
@@ -94,10 +94,45 @@ fn outputs_that_differ_in_bytes_are_compared_before_they_are_judged() {
     env.restart();
     assert_eq!(env.take(), Some(Action::Compare { job, index: 0, outputs }));
 
-    let classes = vec![vec![first.replica, second.replica]];
-    env.step(Event::Compared { job, index: 0, classes });
+    let asked = vec![first.replica, second.replica];
+    env.step(Event::Compared { job, index: 0, classes: vec![asked.clone()], asked });
     env.expect_accepted(&second, "1.0", &[ada]);
     assert_eq!(env.core.job(job).map(|view| view.replicas.valid), Some(2));
+}
+
+/// A third result comes in while the first two are being compared.
+#[test]
+fn an_answer_to_an_earlier_comparison_says_nothing_of_later_results() {
+    let mut env = TestEnv::new();
+    let names = ["ada", "bob", "eve"];
+    let job = env.job("job", 1, |spec| {
+        let nothing = dockercomp_protocol::job::Decimal::default();
+        let tolerance = Tolerance { absolute: nothing, relative: nothing };
+        spec.validation.comparison = Comparison::Numeric(tolerance);
+        spec.validation.target_nresults = 3;
+    });
+    let leases = names.map(|name| env.lease(node(name)));
+    let mut questions = Vec::new();
+    for ((name, lease), output) in names.iter().zip(&leases).zip(["1.0", "2.0", "2.00"]) {
+        env.report(node(name), lease, output);
+        while let Some(action) = env.take() {
+            let Action::Compare { outputs, .. } = action else { panic!("{action:?}") };
+            questions.push(outputs.iter().map(|&(id, ..)| id).collect::<Vec<_>>());
+        }
+    }
+    let [first, second, third] = leases.map(|lease| lease.replica);
+    assert_eq!(questions, [vec![first, second], vec![first, second, third]]);
+    let mut answer = |asked: usize, classes: &[&[_]]| {
+        let classes = classes.iter().map(|class| class.to_vec()).collect();
+        env.step(Event::Compared { job, index: 0, asked: questions[asked].clone(), classes });
+        env.take()
+    };
+    assert_eq!(answer(0, &[&[first], &[second]]), None);
+    let accepted = answer(1, &[&[first], &[second, third]]);
+    assert!(matches!(accepted, Some(Action::Accept { output, .. }) if output == cid("2.0")));
+    while env.take().is_some() {}
+    let view = env.core.job(job).expect("the job");
+    assert_eq!((view.replicas.valid, view.replicas.validate_error), (2, 0));
 }
 
 #[test]
@@ -164,4 +199,54 @@ fn a_lot_whose_audit_fails_is_void() {
     let eve = env.core.nodes().into_iter().find(|view| view.node == eve).expect("eve");
     assert_eq!(eve.replicas.invalid, 3);
     assert!(eve.standings.values().all(|standing| standing.is_barred && standing.caught == 1));
+}
+
+/// Ada has confirmed two results of eve when eve is caught elsewhere. Both are ada's then, at
+/// once, and one lot cannot hold them: a receipt of a larger one would be refused.
+#[test]
+fn what_a_caught_node_leaves_does_not_overfill_the_lot_of_another() {
+    let mut env = TestEnv::new();
+    let [eve, ada, bob, joe] = ["eve", "ada", "bob", "joe"].map(node);
+    let mut rules = spec().validation;
+    rules.policy = Policy::Audited(Audited { lot_max: 1, ..Audited::default() });
+    (rules.min_quorum, rules.target_nresults) = (3, 3);
+    let job = env.job("job", 2, |spec| spec.validation = rules.clone());
+    for node in [eve, ada] {
+        for lease in env.request(node, request(2)) {
+            env.report(node, &lease, &format!("right {}", lease.index));
+            while env.take().is_some() {}
+        }
+    }
+    let trap = env.job("trap", 1, |_| {});
+    let lease = env.lease(eve);
+    assert_eq!(lease.job, trap);
+    env.report(eve, &lease, "wrong");
+
+    let mut of_bob = env.request(bob, request(3));
+    let of_trap = of_bob.iter().position(|lease| lease.job == trap).expect("one of the trap");
+    env.report(bob, &of_bob.remove(of_trap), "right");
+    let lease = env.lease(joe);
+    assert_eq!(lease.job, trap);
+    env.report(joe, &lease, "right");
+    env.expect_accepted(&lease, "right", &[bob, joe]);
+    let caught = env.core.nodes().into_iter().find(|view| view.node == eve).expect("eve");
+    assert_eq!(caught.replicas.invalid, 1);
+
+    for lease in of_bob {
+        env.report(bob, &lease, &format!("right {}", lease.index));
+        while env.take().is_some() {}
+    }
+    let mut accepted = Vec::new();
+    for lease in env.request(joe, request(2)) {
+        env.report(joe, &lease, &format!("right {}", lease.index));
+        while let Some(action) = env.take() {
+            if let Action::Accept { index, basis, .. } = action {
+                assert!(basis.is_allowed_by(&rules), "unit {index}: {basis}");
+                accepted.push((index, basis));
+            }
+        }
+    }
+    let lot = Basis::Lot { results: 1, audited: 1 };
+    assert_eq!(accepted, [(0, lot), (1, lot)]);
+    assert_eq!(env.core.job(job).map(|view| view.done), Some(2));
 }

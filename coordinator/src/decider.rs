@@ -36,9 +36,10 @@ use crate::receipts;
 /// Events that may wait; whoever brings more waits with them.
 const QUEUE: usize = 4096;
 /// Commands that are taken at one time, so that a free disk does not wait for long.
-const BATCH: usize = 64;
-/// Records and rows that one batch holds before it must be written; then commands wait.
-const BATCH_CHANGES_MAX: usize = 64 << 10;
+const BATCH: usize = 16;
+/// Records and rows that one batch holds before it must be written; then commands wait. Two
+/// batches are in memory at a time, and each change is some hundred bytes.
+const BATCH_CHANGES_MAX: usize = 16 << 10;
 
 /// How often the disk is looked at while it is full.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -147,8 +148,13 @@ impl Decider {
         let mut waiting = Vec::with_capacity(BATCH);
         loop {
             if writing.is_none() && !step.is_empty() {
-                is_looked_at = !step.looks.is_empty();
-                writing = Some(self.write(std::mem::take(&mut step)));
+                let step = std::mem::take(&mut step);
+                if step.records.is_empty() && step.rows.is_empty() {
+                    self.publish(step);
+                } else {
+                    is_looked_at = !step.looks.is_empty();
+                    writing = Some(self.write(step));
+                }
             }
             if writing.is_none() && self.journal.is_due() {
                 self.journal.snapshot(self.core.state().clone()).await;

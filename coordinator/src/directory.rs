@@ -47,6 +47,11 @@ impl Directory {
         });
     }
 
+    /// Nodes that have registered since the start.
+    pub(crate) fn n_nodes(&self) -> usize {
+        self.with(|inner| inner.nodes.len())
+    }
+
     /// Remembers that a node holds, or is about to hold, parts of a dataset.
     pub(crate) fn holds(&self, node: NodeId, root: Cid) {
         self.with(|inner| {

@@ -31,8 +31,13 @@ use crate::logs::{self, Tail};
 use crate::receipts::Seal;
 use crate::report::{self, Opened};
 
-/// Time between heartbeats of a node.
-pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Time between heartbeats of a node, where nodes are few.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// The same at most: well below the ten minutes after which a node counts as silent.
+const HEARTBEAT_MAX: Duration = Duration::from_secs(120);
+/// What each node that has registered adds to the time between heartbeats of the next one, so
+/// that all of them together send some hundreds a second, however many there are.
+const HEARTBEAT_SHARE: Duration = Duration::from_millis(10);
 /// When a node that got nothing asks again without being told that there is work: only in
 /// case it missed the announcement.
 const RETRY: Duration = Duration::from_secs(60);
@@ -129,7 +134,7 @@ impl Server {
         match self.decider.tell(Event::NodeRegistered { node, profile }).await {
             Ok(_) => Response::Welcome {
                 charter: self.seal.charter.clone(),
-                heartbeat_ms: millis(HEARTBEAT),
+                heartbeat_ms: millis(heartbeat(self.directory.n_nodes())),
             },
             Err(Stopped) => busy(),
         }
@@ -311,6 +316,22 @@ impl Server {
     }
 }
 
+fn heartbeat(n_nodes: usize) -> Duration {
+    let shares = u32::try_from(n_nodes).unwrap_or(u32::MAX);
+    HEARTBEAT_SHARE.saturating_mul(shares).clamp(HEARTBEAT, HEARTBEAT_MAX)
+}
+
 fn busy() -> Response {
     Response::Refused(Refusal::Busy { retry_ms: 5000 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_is_heard_of_less_often() {
+        let seconds = [1, 500, 1000, 10_000, 10_000_000].map(|n| heartbeat(n).as_secs());
+        assert_eq!(seconds, [5, 5, 10, 100, 120]);
+    }
 }

@@ -41,6 +41,8 @@ const CONVERSATIONS: usize = 4;
 const POLL: Duration = Duration::from_millis(20);
 /// A job that has made no progress for this long has failed.
 const STUCK: Duration = Duration::from_secs(120);
+/// Idle agents in one process: each has several open files.
+const CROWD: usize = 2500;
 /// Agents that connect at one time.
 const CONNECTING: usize = 32;
 
@@ -185,12 +187,18 @@ async fn stay_idle(args: &Args, table: &mut Table) -> anyhow::Result<()> {
     const MINUTE: Duration = Duration::from_secs(60);
     let coordinator = Coordinator::start(&args.binary, &args.into).await?;
     let alone = coordinator.used()?;
-    let agents = start_agents(&coordinator, args.idle, true).await?;
+    let mut crowds = Vec::new();
+    while crowds.len() * CROWD < args.idle {
+        let n = CROWD.min(args.idle - crowds.len() * CROWD);
+        crowds.push(start_agents(&coordinator, n, true).await?);
+    }
     let before = coordinator.used()?;
     tokio::time::sleep(MINUTE).await;
     let after = coordinator.used()?;
     table.idle(args.idle, after.resident.saturating_sub(alone.resident), after.cpu - before.cpu);
-    agents.stop().await?;
+    for crowd in crowds {
+        crowd.stop().await?;
+    }
     coordinator.stop().await
 }
 

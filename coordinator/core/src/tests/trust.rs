@@ -1,7 +1,7 @@
 //! Who is believed, who belongs together, and what is lost.
 
 use dockercomp_protocol::execution::ExecutorKind;
-use dockercomp_protocol::job::{Audited, Comparison, Policy, Tolerance};
+use dockercomp_protocol::job::{Audited, Comparison, Credibility, Policy, Share, Tolerance};
 use dockercomp_protocol::wire::work::Verdict;
 use dockercomp_protocol::{NodeId, receipt::Basis};
 
@@ -72,6 +72,28 @@ fn an_accepted_output_that_is_lost_is_computed_again() {
     env.store(job, 0);
     env.expect_job_completed(job);
     assert_eq!(env.core.job(job).map(|view| (view.done, view.replicas.valid)), Some((1, 2)));
+}
+
+/// An accepted unit whose output can be lost may have to be computed again: who had it as a
+/// spot-check could not have it then.
+#[test]
+fn what_can_be_lost_is_no_spot_check() {
+    let mut env = TestEnv::new();
+    let [ada, bob] = ["ada", "bob"].map(node);
+    let job = env.job("job", 2, |spec| {
+        (spec.validation.min_quorum, spec.validation.target_nresults) = (1, 1);
+        spec.validation.policy = Policy::Credibility(Credibility {
+            accepted_error: Share::from_millionths(300_000),
+            saboteurs: Share::from_millionths(200_000),
+            spot_checks: Share::WHOLE,
+        });
+    });
+    let lease = env.lease(ada);
+    env.report(ada, &lease, "right");
+    env.expect_accepted(&lease, "right", &[ada]);
+    assert_eq!(env.lease(bob).index, 1);
+    env.step(Event::OutputLost { job, index: 0 });
+    assert_eq!(env.lease(bob).index, 0);
 }
 
 #[test]

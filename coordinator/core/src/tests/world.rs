@@ -1,32 +1,33 @@
-//! Random events: whatever comes in any order, the rules hold.
+//! A world in which anything may happen: nodes, jobs and time, driven by [`Op`]s.
 //!
-//! The core checks its own invariants after every event; here a second, independent set of
-//! books watches what leaves it: no lease twice to one node, no acceptance twice or without
-//! agreement; and replay, or a snapshot from any moment with the records after it, ends in the
-//! same state. Afterwards honest nodes must be
-//! able to bring every job to its end.
+//! What leaves the core goes to a [`Witness`], which checks it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dockercomp_protocol::execution::Exit;
 use dockercomp_protocol::job::{
-    Adaptive, Audited, Credibility, Gather, JobSpec, Policy, Share, Stage,
+    Adaptive, Audited, Comparison, Credibility, Gather, Policy, Share, Stage,
 };
 use dockercomp_protocol::layout::Layout;
-use dockercomp_protocol::receipt::{Basis, Votes};
+use dockercomp_protocol::receipt::Basis;
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::wire::work::WorkRequest;
-use dockercomp_protocol::{Cid, NodeId, codec};
-use proptest::prelude::*;
+use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp};
 
 use super::env::{SEED, TestEnv, cid, node, request, result, sealed, spec};
-use crate::{Action, Config, Event, Granted, JobState, Profile, Record};
+use super::witness::Witness;
+use crate::{Action, Config, Event, Granted, JobState, Profile};
 
-const NODES: u8 = 7;
-const JOBS: u8 = 3;
+pub(super) const NODES: u8 = 7;
+pub(super) const JOBS: u8 = 3;
+/// What programs leave: most agree. What is close is the same to who compares by more than
+/// bytes, and what is broken cannot be read then.
+pub(super) const OUTPUTS: [&str; 16] = [
+    "right", "right", "right", "right", "right", "right", "right", "right", "right", "right",
+    "close", "close", "wrong", "wrong", "other", "broken",
+];
 /// What jobs do with the outputs of their first stage.
-const SHAPES: [&[Gather]; 5] = [
+pub(super) const SHAPES: [&[Gather]; 5] = [
     &[],
     &[],
     &[Gather::Tree { fan_in: 2 }],
@@ -36,7 +37,7 @@ const SHAPES: [&[Gather]; 5] = [
 
 /// One thing that happens. Leases and units are picked by number among those there were.
 #[derive(Clone, Debug)]
-enum Op {
+pub(super) enum Op {
     AddJob {
         job: u8,
         units: u64,
@@ -44,16 +45,28 @@ enum Op {
         slack: u32,
         shape: usize,
         policy: u8,
+        /// Whether its outputs are compared by more than their bytes.
+        compares: bool,
     },
     /// Under an operator's name, or none.
     Register {
         node: u8,
         operator: Option<u8>,
     },
+    /// Nobody has the output of a lease's unit any more.
     Lose {
         lease: usize,
     },
+    /// The answer to a comparison, of whichever age, that was asked for.
+    Compare {
+        question: usize,
+    },
     Request {
+        node: u8,
+        leases: u32,
+    },
+    /// A node asks and at once gives what is right.
+    Work {
         node: u8,
         leases: u32,
     },
@@ -69,6 +82,7 @@ enum Op {
     Heartbeat {
         node: u8,
         of: usize,
+        saved: usize,
     },
     Store {
         lease: usize,
@@ -89,34 +103,9 @@ enum Op {
     Snapshot,
 }
 
-fn op() -> impl Strategy<Value = Op> {
-    let (job, node, lease) = (0..JOBS, 0..NODES, 0usize..40);
-    prop_oneof![
-        2 => (job.clone(), 0u64..6, 1u32..4, 0u32..3, 0..SHAPES.len(), 0u8..4)
-            .prop_map(|(job, units, quorum, slack, shape, policy)| {
-                Op::AddJob { job, units, quorum, slack, shape, policy }
-            }),
-        2 => (node.clone(), prop::option::of(0u8..2))
-            .prop_map(|(node, operator)| Op::Register { node, operator }),
-        1 => lease.clone().prop_map(|lease| Op::Lose { lease }),
-        10 => (node.clone(), 1u32..5).prop_map(|(node, leases)| Op::Request { node, leases }),
-        14 => (lease.clone(), prop::option::weighted(0.1, node.clone()), 0u8..6)
-            .prop_map(|(lease, thief, output)| Op::Report { lease, thief, output }),
-        2 => lease.clone().prop_map(|lease| Op::Fail { lease }),
-        3 => (node.clone(), 0usize..4).prop_map(|(node, of)| Op::Heartbeat { node, of }),
-        4 => lease.clone().prop_map(|lease| Op::Store { lease }),
-        2 => (1u64..50).prop_map(|minutes| Op::Wait { minutes }),
-        1 => lease.prop_map(|lease| Op::Undelivered { lease }),
-        1 => node.prop_map(|node| Op::Detach { node }),
-        1 => job.prop_map(|job| Op::Cancel { job }),
-        1 => Just(Op::Restart),
-        1 => Just(Op::Snapshot),
-    ]
-}
-
-const POLICIES: [Policy; 4] = [
+pub(super) const POLICIES: [Policy; 4] = [
     Policy::Fixed,
-    Policy::Adaptive(Adaptive { trusted_after: 2, replication_factor: 1 }),
+    Policy::Adaptive(Adaptive { trusted_after: 1, replication_factor: 1 }),
     Policy::Credibility(Credibility {
         accepted_error: Share::from_millionths(100_000),
         saboteurs: Share::from_millionths(200_000),
@@ -131,78 +120,93 @@ const POLICIES: [Policy; 4] = [
     }),
 ];
 
-/// The second set of books.
-struct World {
-    env: TestEnv,
-    jobs: BTreeMap<Cid, (JobSpec, Layout)>,
+/// See the module documentation.
+pub(super) struct World {
+    pub(super) env: TestEnv,
+    witness: Witness,
+    /// Records that the witness has seen.
+    n_seen: usize,
     leases: Vec<(NodeId, Granted)>,
-    had: BTreeSet<(NodeId, Cid, u64)>,
-    /// As they registered last.
-    operators: BTreeMap<NodeId, Option<String>>,
-    /// Operators by the units that they have had.
-    had_by: BTreeSet<(String, Cid, u64)>,
-    accepted: BTreeMap<(Cid, u64), Cid>,
+    /// Comparisons that were asked for.
+    questions: Vec<Question>,
+    /// No lease runs out before this.
+    grace_until: Timestamp,
+}
+
+/// What [`Action::Compare`] asks.
+#[derive(Clone)]
+struct Question {
+    job: Cid,
+    index: u64,
+    outputs: Vec<(ReplicaId, NodeId, Cid)>,
 }
 
 fn member(number: u8) -> NodeId {
     node(&format!("node {number}"))
 }
 
+/// What a node claims: not every one the same.
+fn fuel(node: NodeId) -> u64 {
+    let last = node.to_bytes().last().copied().unwrap_or_default();
+    (1 + u64::from(last % 5)) * 1_000_000_000
+}
+
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let config = Config { disagreements_max: 3, failures_per_job_max: 2, ..Config::default() };
         Self {
             env: TestEnv::with(config),
-            jobs: BTreeMap::new(),
+            witness: Witness::default(),
+            n_seen: 0,
             leases: vec![],
-            had: BTreeSet::new(),
-            operators: BTreeMap::new(),
-            had_by: BTreeSet::new(),
-            accepted: BTreeMap::new(),
+            questions: vec![],
+            grace_until: Timestamp::default(),
         }
     }
 
-    fn run(&mut self, op: Op) {
+    pub(super) fn run(&mut self, op: Op) {
         match op {
-            Op::AddJob { job, units, quorum, slack, shape, policy } => {
-                self.add_job(job, units, quorum, slack, SHAPES[shape], policy);
-            }
+            Op::AddJob { .. } => self.add_job(&op),
             Op::Register { node, operator } => {
                 let plain = Profile::plain(request(1).executors, request(1).free);
                 let operator = operator.map(|number| format!("operator {number}"));
-                self.operators.insert(member(node), operator.clone());
+                self.witness.register(member(node), operator.clone());
                 let profile = Profile { operator, ..plain };
                 self.step(Event::NodeRegistered { node: member(node), profile });
             }
             Op::Lose { lease } => {
-                // Honest nodes could not compute a wrong one again.
-                let right = cid("right");
-                if let Some((_, lease)) = self.pick(lease)
-                    && self.accepted.get(&(lease.job, lease.index)) == Some(&right)
-                {
-                    self.step(Event::OutputLost { job: lease.job, index: lease.index });
+                if let Some((_, Granted { job, index, .. })) = self.pick(lease) {
+                    // Honest nodes could not compute another one again.
+                    let right = cid(&format!("right {index}"));
+                    if self.witness.accepted(job, index) == Some(right) {
+                        self.step(Event::OutputLost { job, index });
+                    }
                 }
             }
             Op::Request { node, leases } => self.request(member(node), request(leases)),
+            Op::Work { node, leases } => self.work(member(node), leases),
             Op::Report { lease, thief, output } => {
-                // Most agree; two outputs are wrong.
-                let output =
-                    ["right", "right", "right", "right", "wrong", "other"][usize::from(output)];
                 if let Some((holder, lease)) = self.pick(lease) {
                     let by = thief.map_or(holder, member);
-                    let output = format!("{output} {}", lease.index);
-                    self.report(result(by, &lease, Ok(&output)));
+                    self.report(by, &lease, OUTPUTS[usize::from(output)]);
+                }
+            }
+            // More than once, if it is picked again.
+            Op::Compare { question } => {
+                if let Some(question) = self.questions.iter().rev().nth(question).cloned() {
+                    self.answer(question);
                 }
             }
             Op::Fail { lease } => {
                 if let Some((holder, lease)) = self.pick(lease) {
-                    self.report(result(holder, &lease, Err(Exit::Crashed)));
+                    self.send(result(holder, &lease, Err(Exit::Crashed)));
                 }
             }
-            Op::Heartbeat { node, of } => {
+            Op::Heartbeat { node, of, saved } => {
                 let some = self.leases.iter().rev().skip(of).take(5);
                 let running = some.map(|(_, lease)| lease.replica).collect::<Vec<_>>();
-                let (node, kept, checkpointed) = (member(node), running.clone(), vec![]);
+                let checkpointed = running.iter().copied().take(saved).collect();
+                let (node, kept) = (member(node), running.clone());
                 self.step(Event::Heartbeat { node, running, kept, checkpointed });
             }
             Op::Store { lease } => {
@@ -210,17 +214,14 @@ impl World {
                     self.step(Event::OutputStored { job: lease.job, index: lease.index });
                 }
             }
-            Op::Wait { minutes } => {
-                self.env.now = self.env.now + Duration::from_secs(60 * minutes);
-                self.step(Event::DeadlineReached);
-            }
+            Op::Wait { minutes } => self.wait(Duration::from_secs(60 * minutes)),
             Op::Undelivered { lease } => {
                 if let Some((_, lease)) = self.pick(lease) {
                     self.step(Event::LeasesUndelivered { replicas: vec![lease.replica] });
                 }
             }
             Op::Detach { node } => {
-                self.operators.remove(&member(node));
+                self.witness.detach(member(node));
                 self.step(Event::NodeDetached { node: member(node) });
             }
             Op::Cancel { job } => {
@@ -228,183 +229,159 @@ impl World {
             }
             Op::Snapshot => self.env.snapshot(),
             Op::Restart => {
-                // What was not journaled is said again by the nodes, or not.
-                self.operators.clear();
+                self.witness.restart();
                 self.env.restart();
+                self.grace_until = self.env.now + Config::default().resume_grace;
                 self.watch(None);
             }
         }
+    }
+
+    /// By which rules units were accepted.
+    pub(super) fn bases(&self) -> &[Basis] {
+        self.witness.bases()
     }
 
     fn pick(&self, lease: usize) -> Option<(NodeId, Granted)> {
         self.leases.iter().rev().nth(lease).cloned()
     }
 
-    fn add_job(
-        &mut self,
-        job: u8,
-        units: u64,
-        quorum: u32,
-        slack: u32,
-        shape: &[Gather],
-        policy: u8,
-    ) {
+    fn add_job(&mut self, op: &Op) {
+        let &Op::AddJob { job, units, quorum, slack, shape, policy, compares } = op else {
+            return;
+        };
         let mut spec = spec();
         spec.validation.policy = POLICIES[usize::from(policy)];
         spec.validation.min_quorum = quorum;
         spec.validation.target_nresults = quorum + slack % 2;
         spec.validation.max_success_results = quorum + slack;
         spec.validation.max_total_results = quorum + 1 + slack * 2;
+        if compares {
+            spec.validation.comparison = Comparison::Checker { args: vec![] };
+        }
         let stage = |gather| Stage { name: "stage".into(), args: vec![], gather };
+        let shape = SHAPES[shape];
         spec.stages = shape.iter().copied().map(stage).collect();
         let job = cid(&format!("job {job}"));
-        let layout = Layout::new(units, shape);
-        self.jobs.entry(job).or_insert_with(|| (spec.clone(), layout));
+        self.witness.add_job(job, &spec, Layout::new(units, shape));
         self.step(Event::JobAdded { job, spec: Box::new(spec), units, seed: SEED });
     }
 
     fn request(&mut self, node: NodeId, request: WorkRequest) {
-        self.env.step(Event::WorkRequested { node, request });
-        self.watch(Some(node));
+        self.step(Event::WorkRequested { node, request });
     }
 
-    fn report(&mut self, result: ResultStatement) {
+    fn work(&mut self, node: NodeId, leases: u32) {
+        let from = self.leases.len();
+        self.request(node, request(leases));
+        for (node, lease) in self.leases[from..].to_vec() {
+            self.report(node, &lease, "right");
+        }
+    }
+
+    fn report(&mut self, by: NodeId, lease: &Granted, output: &str) {
+        let name = |output: &str| format!("{output} {}", lease.index);
+        self.witness.add_same(cid(&name("close")), cid(&name("right")));
+        self.send(result(by, lease, Ok(&name(output))));
+    }
+
+    fn send(&mut self, mut result: ResultStatement) {
+        result.usage.fuel = fuel(result.node);
         let sealed = sealed(&result);
         self.step(Event::ResultReported { result: Box::new(result), sealed });
     }
 
-    fn step(&mut self, event: Event) {
-        self.env.step(event);
-        self.watch(None);
-    }
-
-    /// Takes what the core did into these books, and checks it.
-    fn watch(&mut self, asked_by: Option<NodeId>) {
-        while let Some(action) = self.env.take() {
-            match action {
-                Action::Lease(granted) => {
-                    let node = asked_by.expect("leases answer a request");
-                    for lease in granted {
-                        let is_first = self.had.insert((node, lease.job, lease.index));
-                        assert!(is_first, "{node} got unit {} twice", lease.index);
-                        self.check_inputs(&lease);
-                        if let Some(Some(operator)) = self.operators.get(&node) {
-                            let unit = (operator.clone(), lease.job, lease.index);
-                            assert!(self.had_by.insert(unit), "an operator got a unit twice");
-                        }
-                        self.leases.push((node, lease));
-                    }
-                }
-                Action::Accept { job, index, output, basis, results, .. } => {
-                    self.check_acceptance(job, index, output, basis, &results);
-                }
-                Action::FetchOutput { job, index, holders, .. } => {
-                    assert!(!holders.is_empty());
-                    assert!(self.accepted.contains_key(&(job, index)), "fetched before accepted");
-                }
-                Action::Persist(_)
-                | Action::Compare { .. }
-                | Action::Verdict(_)
-                | Action::HeartbeatAnswer { .. }
-                | Action::AnnounceWork
-                | Action::JobEnded { .. } => {}
+    fn answer(&mut self, Question { job, index, outputs }: Question) {
+        let broken = cid(&format!("broken {index}"));
+        let mut classes: Vec<(Cid, Vec<ReplicaId>)> = Vec::new();
+        for &(replica, _, output) in outputs.iter().filter(|&&(.., output)| output != broken) {
+            let stands = self.witness.class_of(job, output);
+            match classes.iter_mut().find(|(class, _)| *class == stands) {
+                Some((_, members)) => members.push(replica),
+                None => classes.push((stands, vec![replica])),
             }
         }
+        let asked = outputs.iter().map(|&(replica, ..)| replica).collect();
+        let classes = classes.into_iter().map(|(_, members)| members).collect();
+        self.step(Event::Compared { job, index, asked, classes });
     }
 
-    /// A later unit takes what was accepted before it and is safe, and nothing else.
-    fn check_inputs(&self, lease: &Granted) {
-        let inputs = self.jobs[&lease.job].1.inputs(lease.index);
-        let taken: Vec<Cid> = lease.inputs.iter().map(|input| input.output).collect();
-        let accepted: Vec<Cid> =
-            inputs.clone().map(|index| self.accepted[&(lease.job, index)]).collect();
-        assert_eq!(taken, accepted, "unit {} took something else", lease.index);
-        for index in inputs {
-            let is_stored = |record: &Record| {
-                matches!(record, Record::OutputStored { job, index: stored, .. }
-                    if (*job, *stored) == (lease.job, index))
-            };
-            assert!(self.env.journal.iter().any(is_stored), "output {index} was not safe");
+    fn wait(&mut self, time: Duration) {
+        self.env.now = self.env.now + time;
+        self.step(Event::DeadlineReached);
+        if self.env.now >= self.grace_until {
+            self.witness.check_deadlines(self.env.now);
         }
-        assert!(lease.inputs.iter().all(|input| !input.holders.is_empty()));
     }
 
-    /// What an offline check of the receipt would ask.
-    fn check_acceptance(
-        &mut self,
-        job: Cid,
-        index: u64,
-        output: Cid,
-        basis: Basis,
-        results: &[Vec<u8>],
-    ) {
-        let before = self.accepted.insert((job, index), output);
-        assert!(before.is_none(), "unit {index} of {job} was accepted twice");
-        let rules = &self.jobs[&job].0.validation;
-        let mut nodes = BTreeSet::new();
-        let mut votes: BTreeMap<Option<Cid>, usize> = BTreeMap::new();
-        for bytes in results {
-            let result: ResultStatement = codec::decode(bytes).expect("what was reported");
-            assert!(nodes.insert(result.node), "{} voted twice", result.node);
-            let was_leased = self.leases.iter().any(|(node, lease)| {
-                (*node, lease.replica, lease.job, lease.index)
-                    == (result.node, result.replica, job, index)
-            });
-            assert!(was_leased, "a vote without a lease");
-            *votes.entry(result.output).or_default() += 1;
+    fn step(&mut self, event: Event) {
+        self.env.step(event.clone());
+        self.watch(Some(&event));
+    }
+
+    /// Shows the witness what the core did, and takes what nodes are given.
+    fn watch(&mut self, event: Option<&Event>) {
+        self.witness.records(&self.env.journal[self.n_seen..]);
+        self.n_seen = self.env.journal.len();
+        let actions: Vec<Action> = std::iter::from_fn(|| self.env.take()).collect();
+        let (mut leases, mut answers, mut verdicts) = (0, 0, 0);
+        for action in &actions {
+            match (action, event) {
+                (Action::Lease(granted), Some(Event::WorkRequested { node, .. })) => {
+                    leases += 1;
+                    self.leases.extend(granted.iter().map(|lease| (*node, lease.clone())));
+                }
+                (Action::HeartbeatAnswer { .. }, Some(Event::Heartbeat { .. })) => answers += 1,
+                (Action::Verdict(verdict), Some(Event::ResultReported { result, .. })) => {
+                    verdicts += 1;
+                    self.witness.verdict(*verdict, result);
+                }
+                (Action::Compare { job, index, outputs }, _) => {
+                    let (job, index, outputs) = (*job, *index, outputs.clone());
+                    self.questions.push(Question { job, index, outputs });
+                }
+                (Action::Lease(_) | Action::HeartbeatAnswer { .. } | Action::Verdict(_), _) => {
+                    panic!("nobody asked for {action:?}");
+                }
+                (
+                    Action::Persist(_)
+                    | Action::Accept { .. }
+                    | Action::FetchOutput { .. }
+                    | Action::AnnounceWork
+                    | Action::JobEnded { .. },
+                    _,
+                ) => {}
+            }
         }
-        let agreeing = votes.remove(&Some(output)).unwrap_or(0);
-        let rival = votes.into_values().max().unwrap_or(0);
-        let votes = Votes { agreeing, successes: results.len(), rival };
-        assert!(basis.is_allowed_by(rules), "unit {index} was accepted by {basis}");
-        assert!(basis.is_met_by(&votes, rules), "unit {index}: {basis} is not met");
+        let (by, expected) = match event {
+            Some(Event::WorkRequested { node, .. }) => (Some(*node), (1, 0, 0)),
+            Some(Event::Heartbeat { node, .. }) => (Some(*node), (0, 1, 0)),
+            Some(Event::ResultReported { result, .. }) => (Some(result.node), (0, 0, 1)),
+            Some(_) | None => (None, (0, 0, 0)),
+        };
+        assert_eq!((leases, answers, verdicts), expected, "one answer to {event:?}");
+        self.witness.actions(&actions, by);
+        self.witness.check_credit(self.env.core.state());
     }
 
     /// Honest nodes, one replica after the other, until nothing is left to do.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         for helper in 0..200u32 {
             let node = node(&format!("helper {helper}"));
-            let from = self.leases.len();
-            self.request(node, request(100));
-            for (node, lease) in self.leases.split_off(from) {
-                self.leases.push((node, lease.clone()));
-                let output = format!("right {}", lease.index);
-                self.report(result(node, &lease, Ok(&output)));
+            self.work(node, 100);
+            while let Some(question) = self.questions.pop() {
+                self.answer(question);
             }
-            self.env.now = self.env.now + Duration::from_secs(3600);
-            self.step(Event::DeadlineReached);
-            let accepted: Vec<_> = self.accepted.keys().copied().collect();
-            for (job, index) in accepted {
+            self.wait(Duration::from_secs(3600));
+            for (job, index) in self.witness.all_accepted() {
                 self.step(Event::OutputStored { job, index });
             }
             let is_over = self.env.core.jobs().all(|view| view.state != JobState::Running);
             if is_over && self.env.core.next_deadline().is_none() {
+                self.witness.check_end();
                 return;
             }
         }
         panic!("work is left: {:#?}", self.env.core.jobs().collect::<Vec<_>>());
-    }
-}
-
-proptest! {
-    // 256 sequences, or as many as PROPTEST_CASES says.
-    #![proptest_config(ProptestConfig::default())]
-
-    #[test]
-    fn the_rules_hold_whatever_happens(ops in prop::collection::vec(op(), 1..120)) {
-        let mut world = World::new();
-        for op in ops {
-            world.run(op);
-        }
-        world.finish();
-        // Nothing of an ended job stays in memory.
-        let state = world.env.core.state();
-        prop_assert!(state.replicas.is_empty() && state.with_work.is_empty());
-        prop_assert!(state.jobs.values().all(|job| job.units.is_empty()));
-        for view in world.env.core.jobs() {
-            if matches!(view.state, JobState::Completed { .. }) {
-                prop_assert_eq!((view.done, view.done + view.failed), (view.stored, view.units));
-            }
-        }
     }
 }

@@ -172,8 +172,9 @@ impl State {
         let target = job.target_at_first();
         let unit = job.units.entry(key.index).or_insert_with(|| Unit::new(target));
         let may_trust = unit.replicas.is_empty() || unit.trusted.is_some();
-        unit.trusted = trusted.filter(|_| may_trust);
+        // One whose output was lost is decided already, on what it was decided on.
         if let Stage::Open { target, .. } = &mut unit.stage {
+            unit.trusted = trusted.filter(|_| may_trust);
             // One result is enough as long as only trusted nodes had it.
             match (unit.trusted, unit.replicas.is_empty()) {
                 (Some(_), _) => *target = 1,

@@ -1,7 +1,9 @@
 //! Who is believed, who belongs together, and what is lost.
 
 use dockercomp_protocol::execution::ExecutorKind;
-use dockercomp_protocol::job::{Audited, Comparison, Credibility, Policy, Share, Tolerance};
+use dockercomp_protocol::job::{
+    Adaptive, Audited, Comparison, Credibility, Policy, Share, Tolerance,
+};
 use dockercomp_protocol::wire::work::Verdict;
 use dockercomp_protocol::{NodeId, receipt::Basis};
 
@@ -72,6 +74,29 @@ fn an_accepted_output_that_is_lost_is_computed_again() {
     env.store(job, 0);
     env.expect_job_completed(job);
     assert_eq!(env.core.job(job).map(|view| (view.done, view.replicas.valid)), Some((1, 2)));
+}
+
+/// The unit was accepted because ada was trusted; that joe computes it again changes nothing.
+#[test]
+fn who_computes_a_lost_output_again_need_not_be_trusted() {
+    let mut env = TestEnv::new();
+    let [ada, bob] = ["ada", "bob"].map(node);
+    let job = env.job("job", 2, |spec| {
+        let rules = Adaptive { trusted_after: 1, replication_factor: 0 };
+        spec.validation.policy = Policy::Adaptive(rules);
+    });
+    let (first, second) = (env.lease(ada), env.lease(bob));
+    env.report(ada, &first, "right");
+    env.report(bob, &second, "right");
+    env.expect_accepted(&first, "right", &[ada, bob]);
+    env.store(job, 0);
+
+    let lease = env.lease(ada);
+    env.report(ada, &lease, "right");
+    env.expect_accepted(&lease, "right", &[ada]);
+    env.step(Event::OutputLost { job, index: 1 });
+    let lease = env.lease(node("joe"));
+    assert_eq!(lease.index, 1);
 }
 
 /// An accepted unit whose output can be lost may have to be computed again: who had it as a

@@ -211,9 +211,14 @@ impl Core {
             results: u32::try_from(lot.held.len()).unwrap_or(u32::MAX),
             audited: lot.count(Held::Confirmed),
         };
-        let units: Vec<u64> = lot.held.keys().copied().collect();
-        for index in units {
-            let unit = UnitKey { job: key.job, index };
+        let units: Vec<UnitKey> =
+            lot.held.keys().map(|&index| UnitKey { job: key.job, index }).collect();
+        // What counts for nothing is not judged by its bytes alone either.
+        let n_uncompared = units.iter().filter(|&&unit| self.wants_comparison(unit)).count();
+        if n_uncompared > 0 {
+            return;
+        }
+        for unit in units {
             let output =
                 self.state.unit(unit).and_then(|held| self.state.votes(held).first().copied());
             if let Some(vote) = output {

@@ -182,6 +182,41 @@ fn an_answer_to_an_earlier_comparison_says_nothing_of_later_results() {
     assert_eq!((view.replicas.valid, view.replicas.validate_error), (2, 0));
 }
 
+/// Eve was caught elsewhere, so that her result counts for nothing; but it may be the same.
+#[test]
+fn a_lot_waits_until_all_its_results_are_compared() {
+    let mut env = TestEnv::new();
+    let [eve, ada, bob, joe] = ["eve", "ada", "bob", "joe"].map(node);
+    let job = env.job("job", 1, |spec| {
+        spec.validation.policy = Policy::Audited(Audited::default());
+        spec.validation.comparison = Comparison::Checker { args: vec![] };
+    });
+    let trap = env.job("trap", 1, |_| {});
+    let of_eve = env.request(eve, request(2));
+    env.report(eve, &of_eve[0], "1.0");
+    let of_ada = env.lease(ada);
+    env.report(ada, &of_ada, "1.00");
+    assert!(matches!(env.take(), Some(Action::Compare { .. })));
+
+    env.report(eve, &of_eve[1], "wrong");
+    for node in [bob, joe] {
+        let lease = env.lease(node);
+        assert_eq!(lease.job, trap);
+        env.report(node, &lease, "right");
+        while env.take().is_some() {}
+    }
+    let of_bob = env.lease(bob);
+    assert_eq!(of_bob.job, job);
+    env.report(bob, &of_bob, "1.00");
+    let Some(Action::Compare { outputs, .. }) = env.take() else { panic!("not compared") };
+    env.expect_nothing_else();
+    let asked: Vec<_> = outputs.iter().map(|&(replica, ..)| replica).collect();
+    assert_eq!(asked, [of_eve[0].replica, of_ada.replica, of_bob.replica]);
+    env.step(Event::Compared { job, index: 0, classes: vec![asked.clone()], asked });
+    while env.take().is_some() {}
+    assert_eq!(env.core.job(job).map(|view| (view.done, view.replicas.valid)), Some((1, 3)));
+}
+
 #[test]
 fn a_program_that_never_gives_the_same_is_said_so_and_nobody_is_blamed() {
     let mut env = TestEnv::new();

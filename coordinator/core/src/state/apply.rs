@@ -182,6 +182,10 @@ impl State {
                 (None, _) => {}
             }
         }
+        // Whoever computes a lost output again cannot be checked with it.
+        if let Some(known) = job.known.iter_mut().find(|known| known.index == key.index) {
+            known.had.push(node);
+        }
         job.tally.add(&replica.state);
         self.nodes.entry(node).or_default().add(&replica.state);
         self.replicas.insert(replica.id, key);

@@ -100,12 +100,12 @@ fn who_computes_a_lost_output_again_need_not_be_trusted() {
 }
 
 /// An accepted unit whose output can be lost may have to be computed again: who had it as a
-/// spot-check could not have it then.
+/// spot-check could not have it then, and who computed it again is not checked with it.
 #[test]
-fn what_can_be_lost_is_no_spot_check() {
+fn a_spot_check_is_of_a_unit_that_the_node_never_has_otherwise() {
     let mut env = TestEnv::new();
     let [ada, bob] = ["ada", "bob"].map(node);
-    let job = env.job("job", 2, |spec| {
+    let job = env.job("job", 4, |spec| {
         (spec.validation.min_quorum, spec.validation.target_nresults) = (1, 1);
         spec.validation.policy = Policy::Credibility(Credibility {
             accepted_error: Share::from_millionths(300_000),
@@ -118,7 +118,13 @@ fn what_can_be_lost_is_no_spot_check() {
     env.expect_accepted(&lease, "right", &[ada]);
     assert_eq!(env.lease(bob).index, 1);
     env.step(Event::OutputLost { job, index: 0 });
-    assert_eq!(env.lease(bob).index, 0);
+    let lease = env.lease(bob);
+    assert_eq!(lease.index, 0);
+    env.report(bob, &lease, "right");
+    while env.take().is_some() {}
+    env.store(job, 0);
+    assert_eq!(env.lease(bob).index, 2);
+    assert_eq!(env.lease(node("joe")).index, 0, "the check is for others");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::record::{Finding, Silence};
 use crate::replica::{ReplicaState, ValidateState};
 use crate::standing::Ending;
 use crate::state::{ApplyError, Effects, KNOWN, State};
-use crate::unit::UnitKey;
+use crate::unit::{Unit, UnitKey};
 
 /// Known results that a job keeps.
 pub(crate) const KNOWN_MAX: usize = 64;
@@ -72,7 +72,7 @@ impl Job {
 
 impl State {
     /// The unit that a node is to be checked with instead of getting the next lease, if chance
-    /// says so and there is one that it has not had.
+    /// says so and there is one that it has not had and that cannot be lost any more.
     pub(crate) fn due_check(&self, number: JobNumber, node: NodeId) -> Option<u64> {
         let job = self.job(number);
         let rules = job.credibility()?;
@@ -85,6 +85,8 @@ impl State {
             .known
             .iter()
             .filter(|known| known.had.len() < HAD_MAX && !known.had.contains(&node))
+            // What is lost goes out again, and nobody gets it twice.
+            .filter(|known| job.units.get(&known.index).is_none_or(Unit::is_safe))
             .map(|known| known.index)
             .collect();
         let drawn = draw(&job.seed, Purpose::Known, replica, &[]);

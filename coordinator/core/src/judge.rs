@@ -16,6 +16,7 @@ use dockercomp_protocol::{Cid, NodeId, Timestamp};
 use crate::Core;
 use crate::action::Action;
 use crate::chance::{Purpose, draw, falls_into};
+use crate::dispatch::CROWD;
 use crate::job::Job;
 use crate::lots::{Demand, Held, LotKey, audits_millis};
 use crate::odds::{self, Odds};
@@ -183,7 +184,11 @@ impl Core {
                     return;
                 }
                 let clean = self.state.clean_of(key.node);
-                let demand = job.demand(&rules, lot.held.len() as u64, clean, key);
+                let mut demand = job.demand(&rules, lot.held.len() as u64, clean, key);
+                if self.presence.visits.len() <= CROWD {
+                    // There may be nobody left to agree.
+                    demand.agreeing = job.audit_quorum();
+                }
                 let (job, node, number) = (job.id, key.node, key.number);
                 let Demand { audits, agreeing } = demand;
                 self.persist(Record::LotClosed { at: now, job, node, number, audits, agreeing });
@@ -211,9 +216,14 @@ impl Core {
             results: u32::try_from(lot.held.len()).unwrap_or(u32::MAX),
             audited: lot.count(Held::Confirmed),
         };
-        let units: Vec<u64> = lot.held.keys().copied().collect();
-        for index in units {
-            let unit = UnitKey { job: key.job, index };
+        let units: Vec<UnitKey> =
+            lot.held.keys().map(|&index| UnitKey { job: key.job, index }).collect();
+        // What counts for nothing is not judged by its bytes alone either.
+        let n_uncompared = units.iter().filter(|&&unit| self.wants_comparison(unit)).count();
+        if n_uncompared > 0 {
+            return;
+        }
+        for unit in units {
             let output =
                 self.state.unit(unit).and_then(|held| self.state.votes(held).first().copied());
             if let Some(vote) = output {

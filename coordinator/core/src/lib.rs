@@ -22,9 +22,9 @@
 //! | Module | Question |
 //! |---|---|
 //! | `event`, `action`, `record` | what comes in, what goes out, what is kept |
-//! | `state`, `books` | how a record changes the state |
+//! | `state`, with `apply`; `books` | what is kept, and how a record changes it |
 //! | `snapshot` | how the state is written and read as a whole |
-//! | `dispatch` | who gets what |
+//! | `dispatch`, with `lanes` and `fit` | who gets what |
 //! | `report` | what becomes of a result |
 //! | `validate`, `judge`, `transition` | which result counts, and what follows when none does |
 //! | `standing`, `odds`, `trust` | what a node's earlier results say of its next one |

@@ -16,3 +16,5 @@ mod stages;
 mod town;
 mod trust;
 mod validator;
+mod witness;
+mod world;

@@ -1,7 +1,9 @@
 //! Who is believed, who belongs together, and what is lost.
 
 use dockercomp_protocol::execution::ExecutorKind;
-use dockercomp_protocol::job::{Audited, Comparison, Policy, Tolerance};
+use dockercomp_protocol::job::{
+    Adaptive, Audited, Comparison, Credibility, Policy, Share, Tolerance,
+};
 use dockercomp_protocol::wire::work::Verdict;
 use dockercomp_protocol::{NodeId, receipt::Basis};
 
@@ -74,6 +76,57 @@ fn an_accepted_output_that_is_lost_is_computed_again() {
     assert_eq!(env.core.job(job).map(|view| (view.done, view.replicas.valid)), Some((1, 2)));
 }
 
+/// The unit was accepted because ada was trusted; that joe computes it again changes nothing.
+#[test]
+fn who_computes_a_lost_output_again_need_not_be_trusted() {
+    let mut env = TestEnv::new();
+    let [ada, bob] = ["ada", "bob"].map(node);
+    let job = env.job("job", 2, |spec| {
+        let rules = Adaptive { trusted_after: 1, replication_factor: 0 };
+        spec.validation.policy = Policy::Adaptive(rules);
+    });
+    let (first, second) = (env.lease(ada), env.lease(bob));
+    env.report(ada, &first, "right");
+    env.report(bob, &second, "right");
+    env.expect_accepted(&first, "right", &[ada, bob]);
+    env.store(job, 0);
+
+    let lease = env.lease(ada);
+    env.report(ada, &lease, "right");
+    env.expect_accepted(&lease, "right", &[ada]);
+    env.step(Event::OutputLost { job, index: 1 });
+    let lease = env.lease(node("joe"));
+    assert_eq!(lease.index, 1);
+}
+
+/// An accepted unit whose output can be lost may have to be computed again: who had it as a
+/// spot-check could not have it then, and who computed it again is not checked with it.
+#[test]
+fn a_spot_check_is_of_a_unit_that_the_node_never_has_otherwise() {
+    let mut env = TestEnv::new();
+    let [ada, bob] = ["ada", "bob"].map(node);
+    let job = env.job("job", 4, |spec| {
+        (spec.validation.min_quorum, spec.validation.target_nresults) = (1, 1);
+        spec.validation.policy = Policy::Credibility(Credibility {
+            accepted_error: Share::from_millionths(300_000),
+            saboteurs: Share::from_millionths(200_000),
+            spot_checks: Share::WHOLE,
+        });
+    });
+    let lease = env.lease(ada);
+    env.report(ada, &lease, "right");
+    env.expect_accepted(&lease, "right", &[ada]);
+    assert_eq!(env.lease(bob).index, 1);
+    env.step(Event::OutputLost { job, index: 0 });
+    let lease = env.lease(bob);
+    assert_eq!(lease.index, 0);
+    env.report(bob, &lease, "right");
+    while env.take().is_some() {}
+    env.store(job, 0);
+    assert_eq!(env.lease(bob).index, 2);
+    assert_eq!(env.lease(node("joe")).index, 0, "the check is for others");
+}
+
 #[test]
 fn outputs_that_differ_in_bytes_are_compared_before_they_are_judged() {
     let mut env = TestEnv::new();
@@ -133,6 +186,41 @@ fn an_answer_to_an_earlier_comparison_says_nothing_of_later_results() {
     while env.take().is_some() {}
     let view = env.core.job(job).expect("the job");
     assert_eq!((view.replicas.valid, view.replicas.validate_error), (2, 0));
+}
+
+/// Eve was caught elsewhere, so that her result counts for nothing; but it may be the same.
+#[test]
+fn a_lot_waits_until_all_its_results_are_compared() {
+    let mut env = TestEnv::new();
+    let [eve, ada, bob, joe] = ["eve", "ada", "bob", "joe"].map(node);
+    let job = env.job("job", 1, |spec| {
+        spec.validation.policy = Policy::Audited(Audited::default());
+        spec.validation.comparison = Comparison::Checker { args: vec![] };
+    });
+    let trap = env.job("trap", 1, |_| {});
+    let of_eve = env.request(eve, request(2));
+    env.report(eve, &of_eve[0], "1.0");
+    let of_ada = env.lease(ada);
+    env.report(ada, &of_ada, "1.00");
+    assert!(matches!(env.take(), Some(Action::Compare { .. })));
+
+    env.report(eve, &of_eve[1], "wrong");
+    for node in [bob, joe] {
+        let lease = env.lease(node);
+        assert_eq!(lease.job, trap);
+        env.report(node, &lease, "right");
+        while env.take().is_some() {}
+    }
+    let of_bob = env.lease(bob);
+    assert_eq!(of_bob.job, job);
+    env.report(bob, &of_bob, "1.00");
+    let Some(Action::Compare { outputs, .. }) = env.take() else { panic!("not compared") };
+    env.expect_nothing_else();
+    let asked: Vec<_> = outputs.iter().map(|&(replica, ..)| replica).collect();
+    assert_eq!(asked, [of_eve[0].replica, of_ada.replica, of_bob.replica]);
+    env.step(Event::Compared { job, index: 0, classes: vec![asked.clone()], asked });
+    while env.take().is_some() {}
+    assert_eq!(env.core.job(job).map(|view| (view.done, view.replicas.valid)), Some((1, 3)));
 }
 
 #[test]

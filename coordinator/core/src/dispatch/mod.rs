@@ -8,7 +8,8 @@
 //!
 //! # What is not here
 //!
-//! What a result weighs: [`crate::judge`]'s.
+//! - Whether a node may have a certain unit: [`fit`]'s.
+//! - What a result weighs: [`crate::judge`]'s.
 //!
 //! # Cost
 //!
@@ -18,14 +19,14 @@
 //! passed over at most once by each node, and a lease costs a few tree look-ups. A request
 //! also looks once at each job that has something to lease.
 
-use std::collections::BTreeMap;
+mod fit;
+mod lanes;
 
 use dockercomp_protocol::execution::ExecutorKind;
 use dockercomp_protocol::job::Policy;
 use dockercomp_protocol::limits::LEASES_MAX;
 use dockercomp_protocol::wire::work::{Capacity, WorkRequest};
 use dockercomp_protocol::{NodeId, ReplicaId, Timestamp};
-use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, Granted};
 use crate::chance::{Purpose, draw, falls_into};
@@ -34,99 +35,13 @@ use crate::identity::Identity;
 use crate::job::{Job, JobNumber};
 use crate::record::Record;
 use crate::replica::{Replica, ReplicaState};
-use crate::unit::{Unit, UnitKey};
+use crate::unit::Unit;
 use crate::{Core, state::State};
 
-/// Why a unit waits for nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Lane {
-    /// It needs more than it was to need at first.
-    Retry,
-    /// It was expanded and lacks its first replicas still.
-    Fresh,
-}
-
-impl Lane {
-    pub(crate) const ALL: [Self; 2] = [Self::Retry, Self::Fresh];
-}
-
-/// Where a unit waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Place {
-    pub(crate) lane: Lane,
-    pub(crate) ticket: u64,
-    /// Since when.
-    pub(crate) since: Timestamp,
-}
-
-/// The units of one job that lack replicas, by ticket.
-///
-/// A snapshot leaves the queues out: every unit says its place.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Lanes {
-    #[serde(skip)]
-    retry: BTreeMap<u64, u64>,
-    #[serde(skip)]
-    fresh: BTreeMap<u64, u64>,
-    next_ticket: u64,
-}
-
-impl Lanes {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.retry.is_empty() && self.fresh.is_empty()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.retry.len() + self.fresh.len()
-    }
-
-    pub(crate) const fn lane(&self, lane: Lane) -> &BTreeMap<u64, u64> {
-        match lane {
-            Lane::Retry => &self.retry,
-            Lane::Fresh => &self.fresh,
-        }
-    }
-
-    const fn lane_mut(&mut self, lane: Lane) -> &mut BTreeMap<u64, u64> {
-        match lane {
-            Lane::Retry => &mut self.retry,
-            Lane::Fresh => &mut self.fresh,
-        }
-    }
-
-    /// Queues a unit behind all others.
-    pub(crate) fn push(&mut self, lane: Lane, index: u64, since: Timestamp) -> Place {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        self.lane_mut(lane).insert(ticket, index);
-        Place { lane, ticket, since }
-    }
-
-    /// Queues a unit at the place that it says it has; false if that place cannot be its own.
-    pub(crate) fn restore(&mut self, place: Place, index: u64) -> bool {
-        let is_given = place.ticket < self.next_ticket;
-        is_given && self.lane_mut(place.lane).insert(place.ticket, index).is_none()
-    }
-
-    pub(crate) fn remove(&mut self, place: Place) {
-        let was_queued = self.lane_mut(place.lane).remove(&place.ticket).is_some();
-        assert!(was_queued, "a unit's place in its lane was empty");
-    }
-}
-
-/// How far each node came in each lane: everything under a lower ticket is held by the
-/// node. Only a memory of work done, so neither durable nor part of the state.
-#[derive(Debug, Default)]
-pub(crate) struct Cursors(BTreeMap<(JobNumber, NodeId, Lane), u64>);
-
-impl Cursors {
-    pub(crate) fn forget_job(&mut self, job: JobNumber) {
-        self.0.retain(|&(of, ..), _| of != job);
-    }
-}
+pub(crate) use fit::CROWD;
+pub use fit::Hindrance;
+use fit::{Asking, Fit};
+pub(crate) use lanes::{Cursors, Lane, Lanes, Place};
 
 #[derive(Clone, Copy, Debug)]
 enum Source {
@@ -328,49 +243,6 @@ const RELIABLE: u32 = 10;
 /// Units in flight among which stragglers are looked for.
 const STRAGGLERS_MAX: usize = 256;
 
-/// Nodes among whom a random choice of auditors is worth its delay.
-const CROWD: usize = 8;
-
-/// Who asks, for which job, and what else is known.
-pub(crate) struct Asking {
-    now: Timestamp,
-    job: JobNumber,
-    node: NodeId,
-    /// Nodes that are there.
-    n_present: usize,
-    operator: Option<u32>,
-    executor: Option<ExecutorKind>,
-    identity: Identity,
-}
-
-/// What keeps a node from a unit that waits for one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Hindrance {
-    /// It does not wait any more.
-    Decided,
-    /// The node had a replica of it, whatever became of that.
-    HadIt,
-    /// Another node of the same operator had one.
-    OperatorHadIt,
-    /// The node has none of the executors that it needs.
-    NoExecutor,
-    /// It is committed to nodes of another platform or executor.
-    OtherClass,
-    /// A node of the same address range has it, and others are there to choose from.
-    NearAnother,
-    /// Chance has drawn others to audit it; the circle widens while it waits.
-    NotDrawn,
-}
-
-/// Whether a node may have a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fit {
-    Yes,
-    NotNow,
-    Never,
-}
-
 fn next_queued(state: &State, who: &Asking, lane: Lane, cursors: &mut Cursors) -> Option<u64> {
     let job = state.job(who.job);
     let queue = job.lanes.lane(lane);
@@ -399,24 +271,6 @@ fn next_queued(state: &State, who: &Asking, lane: Lane, cursors: &mut Cursors) -
 }
 
 impl Core {
-    pub(crate) fn asking(
-        &self,
-        now: Timestamp,
-        job: JobNumber,
-        node: NodeId,
-        executors: &[ExecutorKind],
-    ) -> Asking {
-        let n_present = self.presence.visits.len();
-        let identity = match self.presence.visits.get(&node) {
-            Some(visit) => Identity::from(&visit.profile),
-            None => self.state.identities.get(node).cloned().unwrap_or_default(),
-        };
-        let operator = identity.operator.as_deref();
-        let operator = operator.and_then(|name| self.state.identities.number(name));
-        let executor = self.state.job(job).executor_of(executors);
-        Asking { now, job, node, n_present, operator, executor, identity }
-    }
-
     /// Journals what ties a node to others, before it gets a lease, if it is not known.
     fn identify(&mut self, now: Timestamp, node: NodeId) {
         let Some(visit) = self.presence.visits.get(&node) else { return };
@@ -445,68 +299,7 @@ impl Job {
     }
 }
 
-/// Whether a unit has waited so long that a second choice is good enough. Where few nodes are
-/// there, there is no choice.
-fn has_waited(who: &Asking, job: &Job, unit: &Unit) -> bool {
-    let Some(place) = unit.place else { return true };
-    who.n_present <= CROWD || who.now.since(place.since) >= job.terms.validation.delay_bound() / 8
-}
-
 impl State {
-    fn fit(&self, who: &Asking, index: u64) -> Fit {
-        match self.hindrance(who, index) {
-            None => Fit::Yes,
-            Some(
-                Hindrance::Decided
-                | Hindrance::HadIt
-                | Hindrance::OperatorHadIt
-                | Hindrance::NoExecutor,
-            ) => Fit::Never,
-            Some(Hindrance::OtherClass | Hindrance::NearAnother | Hindrance::NotDrawn) => {
-                Fit::NotNow
-            }
-        }
-    }
-
-    /// What keeps a node from a unit that waits, if anything does.
-    pub(crate) fn hindrance(&self, who: &Asking, index: u64) -> Option<Hindrance> {
-        let job = self.job(who.job);
-        let Some(unit) = job.units.get(&index) else { return Some(Hindrance::Decided) };
-        if unit.knows(who.node, None) {
-            return Some(Hindrance::HadIt);
-        }
-        if unit.knows(who.node, who.operator) {
-            return Some(Hindrance::OperatorHadIt);
-        }
-        let Some(executor) = who.executor else { return Some(Hindrance::NoExecutor) };
-        if !self.is_of_class(job, unit, &who.identity.platform, executor) {
-            return Some(Hindrance::OtherClass);
-        }
-        if self.is_near(unit, who.identity.range) && !has_waited(who, job, unit) {
-            return Some(Hindrance::NearAnother);
-        }
-        if job.audited().is_some() && !self.may_audit(who, job, index, unit) {
-            return Some(Hindrance::NotDrawn);
-        }
-        None
-    }
-
-    /// Whether chance makes a node the auditor of a result that waits for one. Else a group of
-    /// colluders could ask for work whenever one of them has reported. The circle widens while
-    /// the unit waits.
-    fn may_audit(&self, who: &Asking, job: &Job, index: u64, unit: &Unit) -> bool {
-        let Some(place) = unit.place else { return true };
-        if who.n_present <= CROWD || unit.filed.is_none() {
-            return true;
-        }
-        let step = (job.terms.validation.delay_bound_ms / 32).max(1);
-        let widened =
-            u32::try_from(who.now.since(place.since).as_millis() as u64 / step).unwrap_or(64);
-        let circle = (CROWD as u64).checked_shl(widened).unwrap_or(u64::MAX);
-        let drawn = draw(&job.seed, Purpose::Auditor, index, &who.node.to_bytes());
-        falls_into(drawn, circle, who.n_present as u64)
-    }
-
     /// Whether a node is trusted to decide a unit alone, and on which record (BOINC's rule).
     fn trust_alone(
         &self,
@@ -554,10 +347,5 @@ impl State {
                 || self.standing_of(node, executor).caught == 0
                 || !self.standing_of(node, executor).is_barred
         })
-    }
-
-    /// The unit that a key names, while it is in memory.
-    pub(crate) fn unit(&self, key: UnitKey) -> Option<&crate::unit::Unit> {
-        self.job(key.job).units.get(&key.index)
     }
 }

@@ -363,6 +363,16 @@ pub enum Hindrance {
     NotDrawn,
 }
 
+impl Hindrance {
+    /// Whether it holds as long as the unit waits.
+    pub(crate) const fn is_lasting(self) -> bool {
+        match self {
+            Self::Decided | Self::HadIt | Self::OperatorHadIt | Self::NoExecutor => true,
+            Self::OtherClass | Self::NearAnother | Self::NotDrawn => false,
+        }
+    }
+}
+
 /// Whether a node may have a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fit {
@@ -456,15 +466,8 @@ impl State {
     fn fit(&self, who: &Asking, index: u64) -> Fit {
         match self.hindrance(who, index) {
             None => Fit::Yes,
-            Some(
-                Hindrance::Decided
-                | Hindrance::HadIt
-                | Hindrance::OperatorHadIt
-                | Hindrance::NoExecutor,
-            ) => Fit::Never,
-            Some(Hindrance::OtherClass | Hindrance::NearAnother | Hindrance::NotDrawn) => {
-                Fit::NotNow
-            }
+            Some(hindrance) if hindrance.is_lasting() => Fit::Never,
+            Some(_) => Fit::NotNow,
         }
     }
 

@@ -150,6 +150,13 @@ impl Standing {
         PROBATION_RESULTS << if doublings < most { doublings } else { most }
     }
 
+    /// Confirmed results that it still needs before its results count again; none while they
+    /// count.
+    #[must_use]
+    pub const fn confirmed_needed(&self) -> u32 {
+        if self.is_barred { self.probation().saturating_sub(self.confirmed) } else { 0 }
+    }
+
     /// Whether a result of this replica counts.
     pub(crate) fn counts(&self, replica: ReplicaId) -> bool {
         replica >= self.counts_from

@@ -5,17 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use dockercomp_protocol::execution::ExecutorKind;
+use dockercomp_protocol::execution::{ExecutorKind, Exit};
 use dockercomp_protocol::wire::work::Capacity;
-use dockercomp_protocol::{Cid, NodeId, Timestamp};
+use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp};
 
 use crate::Core;
 use crate::identity::Identity;
 use crate::job::{Job, JobNumber, JobState, UnitFailure};
 use crate::node::Disagreement;
 use crate::quota::Quota;
-use crate::record::UnitError;
-use crate::replica::{ReplicaState, Tally, ValidateState};
+use crate::record::{Silence, UnitError};
+use crate::replica::{Replica, ReplicaState, Tally, ValidateState};
 use crate::standing::Standing;
 use crate::trust::Trust;
 use crate::unit::{Stage, Unit};
@@ -147,6 +147,40 @@ pub enum UnitView {
     Over,
 }
 
+/// A replica of a work unit, without what it said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaView {
+    /// Its id.
+    pub replica: ReplicaId,
+    /// Who has, or had, it.
+    pub node: NodeId,
+    /// By what it is run.
+    pub executor: ExecutorKind,
+    /// What became of it.
+    pub fate: ReplicaFate,
+}
+
+/// What became of a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplicaFate {
+    /// Its node works on it.
+    InProgress {
+        /// Until then.
+        deadline: Timestamp,
+    },
+    /// It ended without a report.
+    Silent(Silence),
+    /// It succeeded, and this is what the comparison says.
+    Success(ValidateState),
+    /// Its program failed.
+    ClientError {
+        /// Like this.
+        exit: Exit,
+    },
+    /// It is said to have succeeded, but left nothing.
+    ValidateError,
+}
+
 impl Core {
     /// All jobs, in the order of submission.
     pub fn jobs(&self) -> impl Iterator<Item = JobView> {
@@ -202,6 +236,14 @@ impl Core {
         })
     }
 
+    /// The replicas of a work unit in the order of their leases, while it is in memory.
+    #[must_use]
+    pub fn replicas_of(&self, job: Cid, index: u64) -> Vec<ReplicaView> {
+        let job = self.find(job).map(|number| self.state.job(number));
+        let unit = job.and_then(|job| job.units.get(&index));
+        unit.into_iter().flat_map(|unit| &unit.replicas).map(view_replica).collect()
+    }
+
     fn find(&self, job: Cid) -> Option<JobNumber> {
         self.state.numbers.get(&job).copied()
     }
@@ -244,6 +286,18 @@ fn view_job(job: &Job) -> JobView {
         credit: job.credit,
         failures: job.failures.iter().cloned().collect(),
     }
+}
+
+fn view_replica(replica: &Replica) -> ReplicaView {
+    let fate = match &replica.state {
+        ReplicaState::InProgress { deadline } => ReplicaFate::InProgress { deadline: *deadline },
+        ReplicaState::Silent(silence) => ReplicaFate::Silent(*silence),
+        ReplicaState::Success { validate, .. } => ReplicaFate::Success(*validate),
+        ReplicaState::ClientError { exit } => ReplicaFate::ClientError { exit: exit.clone() },
+        ReplicaState::ValidateError => ReplicaFate::ValidateError,
+    };
+    let Replica { id, node, executor, .. } = *replica;
+    ReplicaView { replica: id, node, executor, fate }
 }
 
 fn view_unit(job: &Job, unit: &Unit) -> UnitView {

@@ -2,11 +2,11 @@
 
 use dockercomp_protocol::execution::ExecutorKind;
 use dockercomp_protocol::job::{Audited, Comparison, Policy, Tolerance};
-use dockercomp_protocol::wire::work::Verdict;
+use dockercomp_protocol::wire::work::{Capacity, Verdict};
 use dockercomp_protocol::{NodeId, receipt::Basis};
 
 use super::env::{TestEnv, cid, node, request};
-use crate::{Action, Event, Hindrance, NoWork, Profile};
+use crate::{Action, Event, Hindrance, NoWork, Profile, ReplicaFate, ReplicaView};
 
 fn register(env: &mut TestEnv, node: NodeId, operator: Option<&str>) {
     let operator = operator.map(ToOwned::to_owned);
@@ -24,14 +24,67 @@ fn nodes_of_one_operator_never_share_a_unit() {
     let job = env.job("job", 1, |_| {});
     env.lease(ada);
     env.expect_no_work_for(bob);
+    let because = |hindrance| vec![NoWork::NoneForIt { index: 0, hindrance }];
     let may = env.core.who_may(env.now, job, 0);
-    assert!(may.contains(&(bob, Some(Hindrance::OperatorHadIt))), "{may:?}");
-    assert!(may.contains(&(ada, Some(Hindrance::HadIt))), "{may:?}");
-    assert!(may.contains(&(eve, None)), "{may:?}");
+    let why = |node| may.iter().find(|may| may.node == node).map(|may| may.reasons.clone());
+    assert_eq!(why(bob), Some(because(Hindrance::OperatorHadIt)));
+    assert_eq!(why(ada), Some(because(Hindrance::HadIt)));
+    assert_eq!(why(eve), Some(vec![]));
     let why = env.core.explain_node(env.now, bob).jobs;
-    let hindrance = Hindrance::OperatorHadIt;
-    assert_eq!(why, [(job, vec![NoWork::NoneForIt { index: 0, hindrance }])]);
+    assert_eq!(why, [(job, because(Hindrance::OperatorHadIt))]);
     env.lease(eve);
+    assert_eq!(env.core.who_may(env.now, job, 0), [], "nothing of it waits any more");
+}
+
+#[test]
+fn why_nobody_begins_a_unit_is_told_of_every_node() {
+    let mut env = TestEnv::new();
+    let [ada, bob, eve] = ["ada", "bob", "eve"].map(node);
+    let job = env.job("job", 1, |spec| spec.program.image = None);
+    let offer = request(1).free;
+    let small = Capacity { memory_bytes: 1 << 20, ..offer };
+    for (node, kind, offer) in [
+        (ada, ExecutorKind::Docker, offer),
+        (bob, ExecutorKind::Wasm, small),
+        (eve, ExecutorKind::Wasm, offer),
+    ] {
+        let profile = Profile::plain(vec![kind], offer);
+        env.step(Event::NodeRegistered { node, profile });
+    }
+    let may = env.core.who_may(env.now, job, 0);
+    let why = |node| may.iter().find(|may| may.node == node).map(|may| may.reasons.clone());
+    assert_eq!(why(ada), Some(vec![NoWork::NoExecutor]));
+    let need = Capacity { cpu_millis: 1000, memory_bytes: 1 << 30, disk_bytes: 1 << 20 };
+    assert_eq!(why(bob), Some(vec![NoWork::TooLarge { need, offer: small }]));
+    assert_eq!(why(eve), Some(vec![]));
+    assert_eq!(env.core.replicas_of(job, 0), []);
+    let lease = env.lease(eve);
+    let fate = ReplicaFate::InProgress { deadline: lease.deadline };
+    let executor = ExecutorKind::Wasm;
+    let begun = ReplicaView { replica: lease.replica, node: eve, executor, fate };
+    assert_eq!(env.core.replicas_of(job, 0), [begun]);
+}
+
+#[test]
+fn a_node_that_fails_learns_that_its_quota_is_used() {
+    let mut env = TestEnv::new();
+    let ada = node("ada");
+    register(&mut env, ada, None);
+    let job = env.job("job", 200, |spec| spec.validation.max_error_results = 50);
+    let mut leased = 0;
+    loop {
+        let granted = env.request(ada, request(1));
+        let Some(lease) = granted.first() else { break };
+        env.report_error(ada, lease);
+        while env.take().is_some() {}
+        leased += 1;
+        assert!(leased < 200, "its quota does not fall");
+    }
+    let explanation = env.core.explain_node(env.now, ada);
+    let per_day = env.core.nodes()[0].quota.per_day;
+    assert!(per_day <= leased, "{per_day} of {leased}");
+    assert_eq!(explanation.general, [NoWork::QuotaUsed { per_day }]);
+    assert!(explanation.jobs.iter().any(|(of, _)| *of == job));
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub mod backup;
 mod compare;
 mod decider;
 mod directory;
+mod explain;
 mod inline;
 mod jobs;
 mod journal;

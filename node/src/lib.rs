@@ -18,6 +18,7 @@
 pub mod api;
 mod borrowed;
 mod desk;
+mod explain;
 mod fault;
 mod heads;
 mod inline;
@@ -186,7 +187,7 @@ impl Service {
         let office = Office {
             project,
             bench,
-            session: asking,
+            session: asking.clone(),
             desk,
             jobs: Jobs::default(),
             worker: sender.clone(),
@@ -213,6 +214,9 @@ impl Service {
             project: project.to_string(),
             executor: executor.kind().to_string(),
             executor_reason: chosen.reason.clone(),
+            session: asking,
+            offer: options.offer,
+            stopping: shutdown.clone(),
         };
         let router = api::router(state).merge(dockercomp_peer::datasets::router(peer.clone()));
         helpers.push(control::serve(&options.dir, options.api, router, shutdown).await?);

@@ -4,13 +4,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use dockercomp_coordinator::api::types::{BackupRequest, CoordinatorStatus, NodeInfo};
+use dockercomp_coordinator::api::types::{
+    BackupRequest, CoordinatorStatus, NodeExplained, NodeInfo,
+};
 use dockercomp_coordinator::backup::{self, Note};
 use dockercomp_coordinator::{Options, Rhythm, Service};
 use multiaddr::Multiaddr;
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
 
+use super::explain;
 use super::start::Start;
 use crate::client::Client;
 use crate::failure;
@@ -53,6 +56,13 @@ pub(crate) enum Coordinator {
     },
     /// List the nodes that the coordinator on this machine knows.
     Nodes(Where),
+    /// Say why a node gets no work.
+    Explain {
+        /// The node's id.
+        node: String,
+        #[command(flatten)]
+        at: Where,
+    },
 }
 
 /// Which coordinator is meant.
@@ -148,6 +158,12 @@ impl Coordinator {
                 output::print(format, &note, |note| {
                     format!("{} holds what was there at {}", dir.display(), note.begun_at)
                 });
+                Ok(())
+            }
+            Self::Explain { node, at } => {
+                let path = format!("/api/v1/nodes/{node}/explain");
+                let explained: NodeExplained = at.client()?.get(&path).await?;
+                output::print(format, &explained, explain::node);
                 Ok(())
             }
             Self::Nodes(at) => {

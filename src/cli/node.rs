@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use dockercomp_node::api::NodeStatus;
+use dockercomp_node::api::{NodeExplained, NodeStatus};
 use dockercomp_node::{Fault, Options, Service};
 use dockercomp_protocol::link::JoinLink;
 use dockercomp_protocol::wire::work::Capacity;
 use serde::Serialize;
 
-use super::ExecutorChoice;
 use super::start::Start;
+use super::{ExecutorChoice, explain};
 use crate::client::Client;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Format};
@@ -24,6 +24,12 @@ pub(crate) enum Node {
     Start(StartNode),
     /// Say what the node on this machine does, and which bytes came from whom.
     Status {
+        /// The node's data directory.
+        #[arg(long, env = "DOCKERCOMP_DATA_DIR", value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Say why the node on this machine has nothing to do.
+    Explain {
         /// The node's data directory.
         #[arg(long, env = "DOCKERCOMP_DATA_DIR", value_name = "DIR")]
         data_dir: Option<PathBuf>,
@@ -89,6 +95,12 @@ impl Node {
                 let client = Client::open(&data_dir(dir.as_ref(), Role::Node)?)?;
                 let status: NodeStatus = client.get("/api/v1/status").await?;
                 output::print(format, &status, human);
+                Ok(())
+            }
+            Self::Explain { data_dir: dir } => {
+                let client = Client::open(&data_dir(dir.as_ref(), Role::Node)?)?;
+                let explained: NodeExplained = client.get("/api/v1/explain").await?;
+                output::print(format, &explained, explain::own);
                 Ok(())
             }
         }

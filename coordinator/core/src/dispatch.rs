@@ -345,7 +345,6 @@ pub(crate) struct Asking {
 
 /// What keeps a node from a unit that waits for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Hindrance {
     /// It does not wait any more.
     Decided,

@@ -20,7 +20,6 @@ const JOBS_MAX: usize = 32;
 
 /// Why a node gets no lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum NoWork {
     /// It has not registered since the coordinator started.
     NotRegistered,
@@ -112,7 +111,8 @@ impl Core {
     pub fn who_may(&self, now: Timestamp, job: Cid, index: u64) -> Vec<Candidate> {
         let Some(&number) = self.state.numbers.get(&job) else { return Vec::new() };
         let job = self.state.job(number);
-        let is_new = self.explain_unit(job.id, index) == Some(UnitView::Waiting);
+        let view = self.explain_unit(job.id, index);
+        let is_new = matches!(view, Some(UnitView::Waiting { .. }));
         let lacks = job.units.get(&index).is_some_and(|unit| job.wanted(unit) > 0);
         if !is_new && !lacks {
             return Vec::new();

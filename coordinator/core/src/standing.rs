@@ -143,8 +143,9 @@ impl Standing {
         }
     }
 
-    /// Confirmed results that it needs to count again.
-    pub(crate) const fn probation(&self) -> u32 {
+    /// Confirmed results that it needs in all to count again.
+    #[must_use]
+    pub const fn probation(&self) -> u32 {
         let doublings = self.caught.saturating_sub(1);
         let most = PROBATION_DOUBLINGS_MAX;
         PROBATION_RESULTS << if doublings < most { doublings } else { most }

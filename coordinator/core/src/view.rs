@@ -76,7 +76,8 @@ pub struct NodeView {
     pub node: NodeId,
     /// Its replicas.
     pub replicas: Tally,
-    /// Its record with each executor that it has used.
+    /// Its record with each executor that it has used, or could use if it is doubted from the
+    /// first.
     pub standings: BTreeMap<ExecutorKind, Standing>,
     /// How much work it may have in a day: less and less for one that fails.
     pub quota: Quota,
@@ -103,7 +104,10 @@ pub struct Registered {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnitView {
     /// Nobody has had it yet.
-    Waiting,
+    Waiting {
+        /// Units of its job that nobody has had either and that come before it.
+        before: u64,
+    },
     /// It takes outputs of an earlier stage that are not all safe yet.
     WaitingForInputs {
         /// How many of them are not.
@@ -199,6 +203,14 @@ impl Core {
         self.find(job).map(|number| self.state.job(number).state)
     }
 
+    /// One node; nothing if it never registered nor had a lease.
+    #[must_use]
+    pub fn node(&self, node: NodeId) -> Option<NodeView> {
+        let is_known =
+            self.state.nodes.contains_key(&node) || self.presence.visits.contains_key(&node);
+        is_known.then(|| self.view_node(node))
+    }
+
     /// All nodes that registered or ever had a lease.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeView> {
@@ -257,7 +269,15 @@ impl Core {
         });
         let trust = self.state.trust.get(&node).cloned().unwrap_or_default();
         let identity = self.state.identities.get(node).cloned();
-        let Trust { standings, quota, credit, .. } = trust;
+        let mut standings = trust.standings.clone();
+        if trust.is_doubtful {
+            // One that is to prove itself first stands somewhere before its first result.
+            let executors = registered.iter().flat_map(|said: &Registered| &said.executors);
+            for &executor in executors {
+                standings.entry(executor).or_insert_with(|| trust.standing(executor));
+            }
+        }
+        let Trust { quota, credit, .. } = trust;
         NodeView { node, replicas, standings, quota, credit, identity, registered }
     }
 }

@@ -1,5 +1,6 @@
 //! The coordinator's control door: jobs, nodes, results.
 
+mod explain;
 mod jobs;
 mod results;
 pub mod types;
@@ -41,10 +42,12 @@ pub(crate) fn router(state: ApiState) -> Router {
     Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/nodes", get(nodes))
+        .route("/api/v1/nodes/{node}/explain", get(explain::node))
         .route("/api/v1/backup", post(back_up))
         .route("/api/v1/jobs", get(jobs::list).post(jobs::submit))
         .route("/api/v1/jobs/{job}", get(jobs::one))
         .route("/api/v1/jobs/{job}/cancel", post(jobs::cancel))
+        .route("/api/v1/jobs/{job}/units/{index}/explain", get(explain::unit))
         .route("/api/v1/jobs/{job}/results", get(results::archive))
         .route("/api/v1/jobs/{job}/receipts", get(results::receipts))
         .route("/api/v1/log/head", get(results::head))

@@ -2,7 +2,7 @@
 //!
 //! Data-transfer types of their own: times are RFC 3339, sizes are bytes, ids are text.
 
-use dockercomp_peer::api::PeerStatus;
+use dockercomp_peer::api::{NodeReasons, PeerStatus, ReasonInfo};
 use serde::{Deserialize, Serialize};
 
 /// What a coordinator says about itself.
@@ -117,6 +117,83 @@ pub struct FailureInfo {
     pub reason: String,
     /// The end of what its last failing replica printed.
     pub log_tail: Option<String>,
+}
+
+/// Where a work unit stands, and what it waits for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UnitExplained {
+    /// The job's id.
+    pub job: String,
+    /// What people call it.
+    pub name: String,
+    /// The work unit's number.
+    pub unit: u64,
+    /// `waiting`, `waiting_for_inputs`, `open`, `accepted`, `failed` or `cancelled`.
+    pub state: String,
+    /// The same in words.
+    pub text: String,
+    /// The output that was accepted.
+    pub output: Option<String>,
+    /// Its replicas, in the order of their leases, until it is over.
+    pub replicas: Vec<ReplicaInfo>,
+    /// If it waits for a node, whether and why not nodes could have it, those with the same
+    /// first reason together.
+    pub summary: Vec<GroupInfo>,
+    /// The same of each node, at most a thousand.
+    pub nodes: Vec<CandidateInfo>,
+    /// The end of what its last failing replica printed.
+    pub log_tail: Option<String>,
+}
+
+/// A replica of a work unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaInfo {
+    /// Its number.
+    pub replica: u64,
+    /// Who has, or had, it.
+    pub node: String,
+    /// `docker` or `wasm`.
+    pub executor: String,
+    /// `in_progress`, `success`, `error`, `validate_error` or `silent`.
+    pub state: String,
+    /// The same in words.
+    pub text: String,
+    /// Until when its node may work on it, if it does.
+    pub deadline: Option<String>,
+}
+
+/// Nodes that a work unit is kept from for the same reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupInfo {
+    /// The reason's name; `free` and `away` are of nodes that could have it.
+    pub reason: String,
+    /// How many nodes.
+    pub nodes: usize,
+    /// The same in words.
+    pub text: String,
+}
+
+/// A node, and what keeps it from a work unit that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CandidateInfo {
+    /// Who.
+    pub node: String,
+    /// When it was last heard of.
+    pub last_seen: String,
+    /// Every reason, the most lasting first; none if it could have it.
+    pub reasons: Vec<ReasonInfo>,
+}
+
+/// Why a node gets no work.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeExplained {
+    /// Its id.
+    pub node: String,
+    /// Replicas leased to it now.
+    pub running: u64,
+    /// Everything that is known about it.
+    #[serde(flatten)]
+    pub reasons: NodeReasons,
 }
 
 /// A node as the coordinator knows it.

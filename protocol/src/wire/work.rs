@@ -11,6 +11,7 @@ use cid::Cid;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use super::explain::Explanation;
 use crate::codec::{self, DecodeError};
 use crate::execution::ExecutorKind;
 use crate::ids::ReplicaId;
@@ -43,6 +44,8 @@ pub enum Request {
         /// Sizes of heads that were seen before, at most [`HEADS_ASKED_MAX`].
         since: Vec<u64>,
     },
+    /// "Why do I get nothing?"
+    Explain,
     /// "I am done with these."
     Report {
         /// The signed root over the statements of all results, see [`batch`](crate::batch).
@@ -190,6 +193,8 @@ pub enum Response {
         /// Encoded [`HeadNotice`](crate::log::HeadNotice)s, all of one head.
         notices: Vec<ByteBuf>,
     },
+    /// To [`Request::Explain`].
+    Explained(Explanation),
     /// To [`Request::Report`]: one verdict for each result, in order.
     Reported {
         /// What became of each.
@@ -312,7 +317,7 @@ impl Request {
                     && work.executors.len() <= 2
                     && work.cached.len() <= CACHED_ROOTS_MAX
             }
-            Self::Job { .. } => true,
+            Self::Job { .. } | Self::Explain => true,
             Self::Head { since } => since.len() <= HEADS_ASKED_MAX,
             Self::Report { root: _, results } => {
                 results.len() <= REPORTS_MAX
@@ -361,6 +366,7 @@ impl Response {
                 notices.len() <= HEADS_ASKED_MAX
                     && notices.iter().all(|notice| notice.len() <= HEAD_NOTICE_BYTES_MAX)
             }
+            Self::Explained(explanation) => explanation.fits(),
             Self::Welcome { .. } | Self::Job { .. } | Self::Refused(_) => true,
         };
         if fits { Ok(response) } else { Err(out_of_bounds()) }

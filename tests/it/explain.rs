@@ -20,7 +20,7 @@ name = "{name}"
 {}
 args = [
     "tile", "--column", "{{column}}", "--row", "0", "--columns", "{columns}", "--rows", "1",
-    "--width", "64", "--height", "16", "--iterations", "10",
+    "--width", "64", "--height", "16", "--iterations", "20000",
 ]
 [sweep]
 column = {{ from = 0, to = {last} }}
@@ -167,6 +167,26 @@ fn a_node_that_gave_wrong_results_learns_what_that_costs() {
     assert!(told.contains("fell with errors, wrong results or missed deadlines"), "{told}");
     let seen = network.owner(&["coordinator", "explain", &network.nodes[0].text("peer_id")]);
     assert!(seen["quota_per_day"].as_u64() < Some(100_000), "{seen:#}");
+    let nodes = network.owner(&["coordinator", "nodes"]);
+    for node in nodes.as_array().expect("a list") {
+        let is_liar = node["node"] == network.nodes[0].ready["peer_id"];
+        let Some(standing) = node["standings"].get(0) else { continue };
+        assert_eq!(standing["caught"], u64::from(is_liar), "{node:#}");
+        assert_eq!(standing["barred"], is_liar, "{node:#}");
+        assert_eq!(standing["invalid_lately"].as_f64() > Some(0.0), is_liar, "{node:#}");
+    }
+    let board = network.owner(&["coordinator", "leaderboard"]);
+    let credits: Vec<f64> = board["nodes"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|node| node["credit"].as_f64())
+        .collect();
+    assert!(credits.len() >= 2 && credits.iter().all(|&credit| credit > 0.0), "{board:#}");
+    assert!(credits.is_sorted_by(|a, b| a >= b), "{board:#}");
+    let told = words(&network.coordinator.dir, &["coordinator", "nodes"]);
+    assert!(told.contains("until 10 confirmed"), "{told}");
+
     let honest = json(run_on(&network.nodes[1].dir, &["node", "explain"]));
     assert_eq!(honest["there"]["standing"], Value::Array(vec![]), "{honest:#}");
 }

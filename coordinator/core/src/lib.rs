@@ -108,7 +108,7 @@ pub use record::{
 };
 pub use replica::{Tally, ValidateState};
 pub use snapshot::{SnapshotError, VERSION as SNAPSHOT_VERSION};
-pub use standing::Standing;
+pub use standing::{Record as Reputation, Standing};
 pub use state::{ApplyError, State};
 pub use view::{JobView, NodeView, Registered, ReplicaFate, ReplicaView, StageView, UnitView};
 

@@ -83,7 +83,7 @@ pub struct NodeView {
     pub quota: Quota,
     /// What its valid results were worth, in millionths of a Cobblestone.
     pub credit: u64,
-    /// What ties it to others, since its first lease.
+    /// What ties it to others: as of its latest lease, or what it says now if it had none.
     pub identity: Option<Identity>,
     /// What it said of itself, unless it has not registered since the last restart.
     pub registered: Option<Registered>,
@@ -235,6 +235,27 @@ impl Core {
         board
     }
 
+    /// Operators by what their nodes have earned, the most first, and among equals by name,
+    /// each with the number of those nodes. Nodes whose operator is not known are left out.
+    #[must_use]
+    pub fn operators(&self, most: usize) -> Vec<(String, u64, u64)> {
+        let mut earned: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for (&node, trust) in self.state.trust.iter().filter(|(_, trust)| trust.credit > 0) {
+            let identity = self.state.identities.get(node);
+            if let Some(operator) = identity.and_then(|identity| identity.operator.as_deref()) {
+                let (nodes, credit) = earned.entry(operator).or_default();
+                (*nodes, *credit) = (*nodes + 1, credit.saturating_add(trust.credit));
+            }
+        }
+        let mut board: Vec<_> = earned
+            .into_iter()
+            .map(|(operator, (nodes, credit))| (operator.to_owned(), nodes, credit))
+            .collect();
+        board.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.0.cmp(&b.0)));
+        board.truncate(most);
+        board
+    }
+
     /// Where a work unit stands; nothing if the job or the number is not known.
     #[must_use]
     pub fn explain_unit(&self, job: Cid, index: u64) -> Option<UnitView> {
@@ -262,13 +283,15 @@ impl Core {
 
     fn view_node(&self, node: NodeId) -> NodeView {
         let replicas = self.state.nodes.get(&node).copied().unwrap_or_default();
-        let registered = self.presence.visits.get(&node).map(|visit| Registered {
+        let visit = self.presence.visits.get(&node);
+        let registered = visit.map(|visit| Registered {
             executors: visit.profile.executors.clone(),
             offer: visit.profile.offer,
             last_seen: visit.last_seen,
         });
         let trust = self.state.trust.get(&node).cloned().unwrap_or_default();
-        let identity = self.state.identities.get(node).cloned();
+        let said = visit.map(|visit| Identity::from(&visit.profile));
+        let identity = self.state.identities.get(node).cloned().or(said);
         let mut standings = trust.standings.clone();
         if trust.is_doubtful {
             // One that is to prove itself first stands somewhere before its first result.

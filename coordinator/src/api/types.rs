@@ -221,4 +221,72 @@ pub struct NodeInfo {
     pub errors: u64,
     /// Replicas whose deadline passed.
     pub no_reply: u64,
+    /// Who runs it, if they said so.
+    pub operator: Option<String>,
+    /// The address range that it is connected from, if that says anything.
+    pub address_range: Option<String>,
+    /// Replicas that it may have in a day.
+    pub quota_per_day: u32,
+    /// Those of them that are left today.
+    pub quota_left: u32,
+    /// What its valid results were worth, in Cobblestones.
+    pub credit: f64,
+    /// Its record with each executor.
+    pub standings: Vec<StandingInfo>,
+}
+
+/// What a node's earlier results with an executor say of its next one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StandingInfo {
+    /// `docker` or `wasm`.
+    pub executor: String,
+    /// Valid results in a row that others confirmed (BOINC's `consecutive_valid`).
+    pub consecutive_valid: u32,
+    /// Spot-checks passed since it was last caught.
+    pub checks_passed: u32,
+    /// How often it was caught with a wrong result.
+    pub caught: u32,
+    /// Whether its results count for nothing, in jobs that weigh nodes by their record.
+    pub barred: bool,
+    /// Results that others must confirm before they count again.
+    pub confirmed_needed: u32,
+    /// Valid results, of which half is forgotten every 30 days; so are all of the following.
+    pub valid_lately: f64,
+    /// Results that do not agree with the canonical one.
+    pub invalid_lately: f64,
+    /// Replicas whose program failed.
+    pub errors_lately: f64,
+    /// Replicas whose deadline passed.
+    pub late_lately: f64,
+}
+
+/// Who has earned most.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Leaderboard {
+    /// Nodes, the best first.
+    pub nodes: Vec<NodeCredit>,
+    /// Operators that said who they are, the best first.
+    pub operators: Vec<OperatorCredit>,
+}
+
+/// What a node has earned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeCredit {
+    /// Its id.
+    pub node: String,
+    /// Who runs it, if they said so.
+    pub operator: Option<String>,
+    /// What its valid results were worth, in Cobblestones.
+    pub credit: f64,
+}
+
+/// What the nodes of an operator have earned together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OperatorCredit {
+    /// What the operator is called.
+    pub operator: String,
+    /// Nodes that have earned something.
+    pub nodes: u64,
+    /// What their valid results were worth, in Cobblestones.
+    pub credit: f64,
 }

@@ -26,7 +26,8 @@ pub struct Explanation {
     pub more_jobs: u64,
     /// How much work it may have in a day, if that has fallen.
     pub quota: Option<Quota>,
-    /// Executors with which its results count for nothing at the moment, at most two.
+    /// Executors with which its results count for nothing at the moment, in jobs that weigh
+    /// nodes by their record; at most two.
     pub doubts: Vec<Doubt>,
 }
 
@@ -282,14 +283,15 @@ impl fmt::Display for Doubt {
         match caught {
             0 => write!(
                 f,
-                "its results with {executor} count when others have confirmed \
-                 {confirmed_needed} of them: many new nodes, or nodes that were caught, came \
-                 from its addresses"
+                "many new nodes, or nodes that were caught, came from its addresses; in jobs that \
+                 weigh nodes by their record, its results with {executor} count when others have \
+                 confirmed {confirmed_needed} of them"
             ),
             _ => write!(
                 f,
-                "it was caught with a wrong result with {executor} ({}); its results count \
-                 again after others have confirmed {confirmed_needed} more of them",
+                "it was caught with a wrong result with {executor} ({}); in jobs that weigh \
+                 nodes by their record, its results count again after others have confirmed \
+                 {confirmed_needed} more of them",
                 if *caught == 1 { "once".to_owned() } else { format!("{caught} times") }
             ),
         }
@@ -394,9 +396,10 @@ mod tests {
         assert!(quota.starts_with("it may have 1 replica a day, and 0 more today"), "{quota}");
         let doubt = Doubt { executor: ExecutorKind::Wasm, caught: 2, confirmed_needed: 20 };
         let words = doubt.to_string();
-        assert!(words.contains("(2 times); its results count again after"), "{words}");
+        assert!(words.contains("(2 times)"), "{words}");
+        assert!(words.contains("its results count again after others"), "{words}");
         assert!(words.contains("confirmed 20 more"), "{words}");
         let company = Doubt { caught: 0, ..doubt }.to_string();
-        assert!(!company.contains("was caught") && company.contains("its addresses"), "{company}");
+        assert!(!company.contains("it was caught") && company.contains("addresses"), "{company}");
     }
 }

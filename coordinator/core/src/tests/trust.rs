@@ -5,7 +5,7 @@ use dockercomp_protocol::job::{Audited, Comparison, Policy, Tolerance};
 use dockercomp_protocol::wire::work::{Capacity, Verdict};
 use dockercomp_protocol::{NodeId, receipt::Basis};
 
-use super::env::{TestEnv, cid, node, request};
+use super::env::{TestEnv, cid, node, request, result};
 use crate::{Action, Event, Hindrance, NoWork, Profile, ReplicaFate, ReplicaView};
 
 fn register(env: &mut TestEnv, node: NodeId, operator: Option<&str>) {
@@ -34,6 +34,33 @@ fn nodes_of_one_operator_never_share_a_unit() {
     assert_eq!(why, [(job, because(Hindrance::OperatorHadIt))]);
     env.lease(eve);
     assert_eq!(env.core.who_may(env.now, job, 0), [], "nothing of it waits any more");
+}
+
+#[test]
+fn what_nodes_earned_is_their_operators_as_well() {
+    let mut env = TestEnv::new();
+    let [ada, bob, eve] = ["ada", "bob", "eve"].map(node);
+    for (node, operator) in [(ada, Some("farm")), (bob, Some("farm")), (eve, None)] {
+        register(&mut env, node, operator);
+    }
+    assert_eq!((env.core.leaderboard(9), env.core.operators(9)), (vec![], vec![]));
+    env.job("job", 3, |spec| {
+        (spec.validation.min_quorum, spec.validation.target_nresults) = (1, 1);
+    });
+    // 54 milliseconds are 125 millionths of a Cobblestone.
+    for (node, times) in [(ada, 1), (bob, 2), (eve, 2)] {
+        let lease = env.lease(node);
+        let mut result = result(node, &lease, Ok("right"));
+        result.usage.fuel = times * 54_000_000;
+        env.send(result);
+        while env.take().is_some() {}
+    }
+    let mut equal = [(bob, 250), (eve, 250)];
+    equal.sort_unstable();
+    assert_eq!(env.core.leaderboard(9), [equal[0], equal[1], (ada, 125)]);
+    assert_eq!(env.core.leaderboard(2), equal);
+    assert_eq!(env.core.operators(9), [("farm".to_owned(), 2, 375)]);
+    assert_eq!(env.core.operators(0), []);
 }
 
 #[test]

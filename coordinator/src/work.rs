@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dockercomp_coordinator_core::{Core, Event, Granted, Profile};
+use dockercomp_coordinator_core::{AddressRange, Core, Event, Granted, Profile};
 use dockercomp_network::framed::{read_frame, write_frame};
 use dockercomp_network::{AcceptError, Handle as Network, Stream, StreamProtocol};
 use dockercomp_peer::reply::chain;
@@ -132,7 +132,10 @@ impl Server {
         self.directory.registered(node, &register);
         tracing::info!(%node, agent = register.agent, "node registered");
         let Register { executors, offer, operator, platform, .. } = register;
-        let profile = Profile { executors, offer, operator, platform, range: None };
+        // It has just asked something, so it is connected.
+        let address = self.network.remote_ip(node).await.ok().flatten();
+        let range = address.and_then(AddressRange::of);
+        let profile = Profile { executors, offer, operator, platform, range };
         match self.decider.tell(Event::NodeRegistered { node, profile }).await {
             Ok(_) => Response::Welcome {
                 charter: self.seal.charter.clone(),

@@ -22,6 +22,8 @@ use crate::session::Handle as Session;
 pub struct NodeStatus {
     /// The project that it works for.
     pub project: String,
+    /// Who runs it, if they said so.
+    pub operator: Option<String>,
     /// The coordinator, once it has been reached.
     pub coordinator: Option<String>,
     /// `docker` or `wasm`.
@@ -161,6 +163,7 @@ pub(crate) struct ApiState {
     pub(crate) peer: Peer,
     pub(crate) board: Board,
     pub(crate) project: String,
+    pub(crate) operator: Option<String>,
     pub(crate) executor: String,
     pub(crate) executor_reason: String,
     pub(crate) session: Session,
@@ -206,6 +209,7 @@ async fn status(State(state): State<ApiState>) -> Json<NodeStatus> {
     let notes = state.board.with(|notes| notes.clone());
     Json(NodeStatus {
         project: state.project.clone(),
+        operator: state.operator.clone(),
         coordinator: notes.coordinator,
         executor: state.executor.clone(),
         executor_reason: state.executor_reason.clone(),

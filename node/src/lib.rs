@@ -78,6 +78,10 @@ pub struct Options {
     pub external: Vec<Multiaddr>,
     /// Loopback address of the control door.
     pub api: SocketAddr,
+    /// Who runs it, if they say so; nodes of one operator never share a work unit. What
+    /// [`is_operator`](dockercomp_protocol::wire::work::is_operator) refuses, coordinators
+    /// refuse.
+    pub operator: Option<String>,
     /// What runs the work.
     pub executor: Choice,
     /// Ways to misbehave, none for an honest node.
@@ -169,7 +173,7 @@ impl Service {
             executors: vec![executor.kind()],
             offer: options.offer,
             addresses: Vec::new(),
-            operator: None,
+            operator: options.operator.clone(),
             platform: platform::platform(),
         };
         let (welcomes, welcomed) = mpsc::channel(4);
@@ -212,6 +216,7 @@ impl Service {
             peer: peer.clone(),
             board,
             project: project.to_string(),
+            operator: options.operator,
             executor: executor.kind().to_string(),
             executor_reason: chosen.reason.clone(),
             session: asking,

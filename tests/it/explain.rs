@@ -190,3 +190,57 @@ fn a_node_that_gave_wrong_results_learns_what_that_costs() {
     let honest = json(run_on(&network.nodes[1].dir, &["node", "explain"]));
     assert_eq!(honest["there"]["standing"], Value::Array(vec![]), "{honest:#}");
 }
+
+#[test]
+fn two_nodes_of_one_operator_never_share_a_work_unit() {
+    let mut network = Network::start();
+    network.add_nodes(2, "wasm", &["--operator", "farm"]);
+    let job = job_file(&network, "strangers", WASM, 8, 2);
+    // Each unit is with one of the two, and the other may not have it.
+    let is_stuck = |index: u64| {
+        let explained = unit(&network, &job, &index.to_string());
+        let expected = [("had_it".to_owned(), 1), ("operator_had_it".to_owned(), 1)];
+        summary(&explained) == expected && explained["replicas"][0]["state"] == "success"
+    };
+    wait_until("all units have one result", || (0..8).all(is_stuck));
+    let told = words(&network.coordinator.dir, &["job", "explain", &job, "0"]);
+    assert!(told.contains("1 node belongs to an operator who already had it"), "{told}");
+    let own = json(run_on(&network.nodes[1].dir, &["node", "status"]));
+    assert_eq!(own["operator"], "farm", "{own:#}");
+    let own = json(run_on(&network.nodes[1].dir, &["node", "explain"]));
+    let reasons = reasons(&own, &job);
+    assert!(["had_it", "operator_had_it"].contains(&&*reasons[0]), "{own:#}");
+    // Nodes on one machine share no address range that would mean something.
+    let nodes = network.owner(&["coordinator", "nodes"]);
+    for node in nodes.as_array().expect("a list") {
+        assert_eq!((&node["operator"], &node["address_range"]), (&"farm".into(), &Value::Null));
+    }
+
+    network.add_nodes(1, "wasm", &[]);
+    network.wait_for_done(&job);
+    let board = network.owner(&["coordinator", "leaderboard"]);
+    assert_eq!(board["operators"][0]["operator"], "farm", "{board:#}");
+    let stranger = network.nodes[2].text("peer_id");
+    let valid_of_stranger = network
+        .owner(&["coordinator", "nodes"])
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|node| node["node"] == stranger.as_str())
+        .and_then(|node| node["valid"].as_u64());
+    assert_eq!(valid_of_stranger, Some(8), "one result of every unit is a stranger's");
+}
+
+#[test]
+fn the_name_of_an_operator_is_checked_at_the_start() {
+    let link = "dockercomp://12D3KooWRBhwfeP2Y4TCx1SM6s9rUoHhR5STiGwxBhgFRcw3UERE?via=/ip4/\
+                127.0.0.1/tcp/4001/p2p/12D3KooWRBhwfeP2Y4TCx1SM6s9rUoHhR5STiGwxBhgFRcw3UERE";
+    let long = "x".repeat(65);
+    for wrong in ["", "  ", "a\u{1b}[2Jb", &long] {
+        let output = dockercomp().args(["node", "start", link, "--operator", wrong]).output();
+        let output = output.expect("the binary starts");
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(told.contains("a name has 1 to 64 bytes"), "{told}");
+    }
+}

@@ -1,7 +1,7 @@
 //! Who is believed, who belongs together, and what is lost.
 
 use dockercomp_protocol::execution::ExecutorKind;
-use dockercomp_protocol::job::{Audited, Comparison, Policy, Tolerance};
+use dockercomp_protocol::job::{Audited, Comparison, Credibility, Policy, Share, Tolerance};
 use dockercomp_protocol::wire::work::{Capacity, Verdict};
 use dockercomp_protocol::{NodeId, receipt::Basis};
 
@@ -34,6 +34,29 @@ fn nodes_of_one_operator_never_share_a_unit() {
     assert_eq!(why, [(job, because(Hindrance::OperatorHadIt))]);
     env.lease(eve);
     assert_eq!(env.core.who_may(env.now, job, 0), [], "nothing of it waits any more");
+}
+
+#[test]
+fn nodes_of_one_operator_are_not_checked_with_what_one_of_them_had() {
+    let mut env = TestEnv::new();
+    let [ada, bob, eve] = ["ada", "bob", "eve"].map(node);
+    for (node, operator) in [(ada, Some("farm")), (bob, Some("farm")), (eve, None)] {
+        register(&mut env, node, operator);
+    }
+    let job = env.job("job", 4, |spec| {
+        let all = Share(Share::WHOLE.0);
+        let rules = Credibility::default();
+        spec.validation.policy =
+            Policy::Credibility(Credibility { accepted_error: all, spot_checks: all, ..rules });
+        (spec.validation.min_quorum, spec.validation.target_nresults) = (1, 1);
+    });
+    let lease = env.lease(ada);
+    env.report(ada, &lease, "right");
+    env.expect_accepted(&lease, "right", &[ada]);
+    // Every lease is to be a check, and only the unit that its operator had could be one.
+    assert_eq!(env.lease(bob).index, 1);
+    assert_eq!(env.lease(eve).index, 0);
+    assert_eq!(env.core.replicas_of(job, 0).len(), 1, "a check is none of its replicas");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Why a node gets no work: the core's reasons, put as nodes and people are told them.
 
+use std::time::Duration;
+
 use dockercomp_coordinator_core::{Core, Hindrance, NoWork, NodeExplanation, NodeView};
 use dockercomp_protocol::execution::ExecutorKind;
 use dockercomp_protocol::job::{Policy, Program};
@@ -8,6 +10,9 @@ use dockercomp_protocol::{Cid, NodeId, Timestamp};
 
 use crate::decider::{Handle as Decider, Stopped};
 use crate::jobs::Jobs;
+
+/// A node that was not heard of for this long is away: one that is idle asks every minute.
+pub(crate) const AWAY_AFTER: Duration = Duration::from_secs(150);
 
 /// Why a node gets no work, and how it stands; nothing if nobody knows it.
 pub(crate) async fn of_node(

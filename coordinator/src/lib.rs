@@ -93,6 +93,8 @@ pub struct Options {
     pub rhythm: Rhythm,
     /// No lease runs out for this long after a restart.
     pub restart_grace: Duration,
+    /// An accepted output is computed again when nobody gave anything of it for this long.
+    pub outputs_lost_after: Duration,
 }
 
 /// Why a coordinator did not start.
@@ -193,6 +195,7 @@ impl Service {
             directory: directory.clone(),
             jobs: jobs.clone(),
             announcer: announcer.clone(),
+            lost_after: options.outputs_lost_after,
         };
         let network = peer.network().clone();
         helpers.push(server.start(shutdown.clone())?);

@@ -112,6 +112,11 @@ pub(crate) struct StartCoordinator {
     /// After a restart no lease runs out for this long: nodes could not report.
     #[arg(long, default_value = "2min", value_name = "DURATION")]
     restart_grace: humantime::Duration,
+
+    /// Compute an accepted output again when all nodes that have it gave nothing of it for this
+    /// long, while another node was there that could compute it.
+    #[arg(long, default_value = "10min", value_name = "DURATION")]
+    outputs_lost_after: humantime::Duration,
 }
 
 #[derive(Serialize)]
@@ -338,6 +343,7 @@ impl StartCoordinator {
             api: args.api,
             reserve_bytes: Some(args.disk_reserve.as_u64()),
             restart_grace: args.restart_grace.into(),
+            outputs_lost_after: args.outputs_lost_after.into(),
             rhythm: Rhythm { records: args.snapshot_every, ..Rhythm::default() },
         };
         let service = Service::start(options, shutdown).await.map_err(super::start_failed)?;

@@ -136,8 +136,10 @@ fn a_quorum_larger_than_the_network_is_explained_until_one_more_node_comes() {
     let explained = unit(&network, &job, "0");
     assert_eq!(explained["state"], "accepted", "{explained:#}");
     assert!(explained["output"].is_string(), "{explained:#}");
-    let own = json(run_on(&network.nodes[0].dir, &["node", "explain"]));
-    assert_eq!(own["there"]["reasons"][0]["reason"], "no_jobs", "{own:#}");
+    wait_until("the node hears that no job is left", || {
+        let own = json(run_on(&network.nodes[0].dir, &["node", "explain"]));
+        own["there"]["reasons"][0]["reason"] == "no_jobs"
+    });
 
     // Without a coordinator the node says what it knows itself.
     network.coordinator.kill();

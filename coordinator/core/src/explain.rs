@@ -3,6 +3,8 @@
 //! The same questions that [`crate::dispatch`] asks, asked to the end instead of to the first
 //! refusal.
 
+use std::time::Duration;
+
 use dockercomp_protocol::wire::work::Capacity;
 use dockercomp_protocol::{Cid, NodeId, Timestamp};
 
@@ -135,6 +137,23 @@ impl Core {
                 Candidate { node, last_seen: visit.last_seen, reasons: reasons.collect() }
             })
             .collect()
+    }
+
+    /// Whether somebody who has not had a unit, and was heard within `seen`, could compute it
+    /// again if its output were lost.
+    #[must_use]
+    pub fn is_replaceable(&self, now: Timestamp, job: Cid, index: u64, seen: Duration) -> bool {
+        let Some(&number) = self.state.numbers.get(&job) else { return false };
+        self.presence.visits.iter().any(|(&node, visit)| {
+            let who = || self.asking(now, number, node, &visit.profile.executors);
+            let is_kept_from_it = || {
+                let hindrance = self.state.hindrance(&who(), index);
+                hindrance.is_some_and(Hindrance::is_lasting)
+            };
+            now.since(visit.last_seen) < seen
+                && self.unmet_terms(node, number).is_empty()
+                && !is_kept_from_it()
+        })
     }
 
     /// Why a node gets no more leases at the moment, of whatever job.

@@ -1,7 +1,5 @@
 //! Why a work unit waits, and why a node gets nothing, in words.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::{Path, State};
 use dockercomp_coordinator_core::{
@@ -21,9 +19,6 @@ use super::ApiState;
 use super::jobs::{parse, reason as failure_reason, unknown};
 use super::types::{CandidateInfo, GroupInfo, NodeExplained, ReplicaInfo, UnitExplained};
 use crate::{explain, logs, receipts};
-
-/// A node that was not heard of for this long is away: one that is idle asks every minute.
-const AWAY_AFTER: Duration = Duration::from_secs(150);
 
 /// All that the core knows of a work unit.
 struct Known {
@@ -69,7 +64,7 @@ pub(super) async fn unit(
     let candidates = known.candidates.iter().map(|candidate| candidate_info(candidate, &needs));
     let nodes: Vec<CandidateInfo> = candidates.collect();
     let groups = known.candidates.iter().zip(&nodes).map(|(candidate, info)| {
-        let is_away = now.since(candidate.last_seen) >= AWAY_AFTER;
+        let is_away = now.since(candidate.last_seen) >= explain::AWAY_AFTER;
         let spare = if is_away { "away" } else { "free" };
         info.reasons.first().map_or(spare, |first| &first.reason)
     });

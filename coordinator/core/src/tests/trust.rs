@@ -1,5 +1,7 @@
 //! Who is believed, who belongs together, and what is lost.
 
+use std::time::Duration;
+
 use dockercomp_protocol::execution::ExecutorKind;
 use dockercomp_protocol::job::{Audited, Comparison, Credibility, Policy, Share, Tolerance};
 use dockercomp_protocol::wire::work::{Capacity, Verdict};
@@ -161,6 +163,15 @@ fn an_accepted_output_that_is_lost_is_computed_again() {
     env.report(ada, &lease, "right");
     env.expect_accepted(&lease, "right", &[ada]);
     env.expect_no_work_for(bob);
+    // Nobody else is there, or somebody was; only then is there sense in giving it up.
+    let soon = Duration::from_secs(60);
+    let is_replaceable = |env: &TestEnv| env.core.is_replaceable(env.now, job, 0, soon);
+    register(&mut env, ada, None);
+    assert!(!is_replaceable(&env));
+    register(&mut env, bob, None);
+    assert!(is_replaceable(&env));
+    env.advance(soon);
+    assert!(!is_replaceable(&env));
     env.step(Event::OutputLost { job, index: 0 });
     env.expect(Action::AnnounceWork);
     env.restart();

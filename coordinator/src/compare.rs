@@ -167,7 +167,7 @@ impl Effects {
     /// Brings an output here. Says whether it is here.
     async fn bring(&self, output: Cid, holders: &[NodeId]) -> bool {
         for attempt in 1..=TRIES {
-            match self.peer.fetch_output(output, self.locate(holders), PATIENCE).await {
+            match self.peer.fetch_output(output, self.locate(holders), PATIENCE, None).await {
                 Ok(()) => return true,
                 Err(error) => {
                     tracing::warn!(%output, attempt, error = chain(&error), "output not fetched");

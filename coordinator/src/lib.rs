@@ -25,6 +25,7 @@ pub mod backup;
 mod compare;
 mod decider;
 mod directory;
+mod explain;
 mod inline;
 mod jobs;
 mod journal;
@@ -92,6 +93,8 @@ pub struct Options {
     pub rhythm: Rhythm,
     /// No lease runs out for this long after a restart.
     pub restart_grace: Duration,
+    /// An accepted output is computed again when nobody gave anything of it for this long.
+    pub outputs_lost_after: Duration,
 }
 
 /// Why a coordinator did not start.
@@ -193,6 +196,7 @@ impl Service {
             jobs: jobs.clone(),
             announcer: announcer.clone(),
             checking: Arc::default(),
+            lost_after: options.outputs_lost_after,
         };
         let network = peer.network().clone();
         helpers.push(server.start(shutdown.clone())?);

@@ -85,11 +85,18 @@ pub(crate) fn of_job(
 ) -> Result<Vec<Stored>, StoreError> {
     let after = after.map(|index| key(job, index));
     let rows = store.scan(Table::Receipts, &job.to_bytes(), after.as_deref(), max)?;
-    let stored = rows.into_iter().map(|(key, value)| {
-        let (leaf, entry) = value.split_first_chunk::<8>().expect("every row begins with a leaf");
-        Stored { index: index_of(&key), leaf: u64::from_be_bytes(*leaf), entry: entry.to_vec() }
-    });
-    Ok(stored.collect())
+    Ok(rows.into_iter().map(|(key, value)| stored(index_of(&key), &value)).collect())
+}
+
+fn stored(index: u64, value: &[u8]) -> Stored {
+    let (leaf, entry) = value.split_first_chunk::<8>().expect("every row begins with a leaf");
+    Stored { index, leaf: u64::from_be_bytes(*leaf), entry: entry.to_vec() }
+}
+
+/// What is stored of the receipt of one work unit. Blocking.
+pub(crate) fn of_unit(store: &Store, job: &Cid, index: u64) -> Result<Option<Stored>, StoreError> {
+    let value = store.get(Table::Receipts, &key(job, index))?;
+    Ok(value.map(|value| stored(index, &value)))
 }
 
 /// The receipt of a stored entry under a head, as a file; nothing if the head is older than

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dockercomp_coordinator_core::{Core, Event, Granted, Profile};
+use dockercomp_coordinator_core::{AddressRange, Core, Event, Granted, Profile};
 use dockercomp_network::framed::{read_frame, write_frame};
 use dockercomp_network::{AcceptError, Handle as Network, Stream, StreamProtocol};
 use dockercomp_peer::reply::chain;
@@ -20,10 +20,12 @@ use dockercomp_protocol::wire::work::{
 };
 use dockercomp_protocol::{Cid, ReplicaId, codec};
 use serde_bytes::ByteBuf;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::decider::{Answer, Handle as Decider, Reported, Stopped};
 use crate::directory::Directory;
+use crate::explain;
 use crate::jobs::{Job, Jobs};
 use crate::known::{Known, Unit};
 use crate::log::Heads;
@@ -45,6 +47,9 @@ const RETRY: Duration = Duration::from_secs(60);
 const OUTPUT_HINTS_MAX: usize = LEASES_MAX;
 /// A stream on which nothing was asked for this long is closed.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
+
+/// A node is told anew why it gets nothing after this long, and the same as before until then.
+const EXPLAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// A node that takes no answer for this long is given up.
 const WRITE_MAX: Duration = Duration::from_secs(30);
@@ -89,6 +94,7 @@ impl Server {
     async fn converse(&self, node: NodeId, mut stream: Stream) {
         let mut registered = false;
         let mut known = Known::default();
+        let mut explained = None;
         loop {
             let read = read_frame(&mut stream, WORK_MESSAGE_BYTES_MAX);
             let Ok(Ok(frame)) = tokio::time::timeout(SILENCE_MAX, read).await else { return };
@@ -104,6 +110,7 @@ impl Server {
                 Ok(_) if !registered => (Response::Refused(Refusal::RegisterFirst), Vec::new()),
                 Ok(Request::Work(request)) => self.on_work(node, request, &mut known).await,
                 Ok(Request::Head { since }) => (self.on_head(since).await, Vec::new()),
+                Ok(Request::Explain) => (self.on_explain(node, &mut explained).await, Vec::new()),
                 Ok(Request::Job { job }) => (self.on_job(&job), Vec::new()),
                 Ok(Request::Report { root, results }) => {
                     (self.on_report(node, root, results, &mut known).await, Vec::new())
@@ -130,7 +137,10 @@ impl Server {
         self.directory.registered(node, &register);
         tracing::info!(%node, agent = register.agent, "node registered");
         let Register { executors, offer, operator, platform, .. } = register;
-        let profile = Profile { executors, offer, operator, platform, range: None };
+        // It has just asked something, so it is connected.
+        let address = self.network.remote_ip(node).await.ok().flatten();
+        let range = address.and_then(AddressRange::of);
+        let profile = Profile { executors, offer, operator, platform, range };
         match self.decider.tell(Event::NodeRegistered { node, profile }).await {
             Ok(_) => Response::Welcome {
                 charter: self.seal.charter.clone(),
@@ -217,6 +227,23 @@ impl Server {
                 tracing::error!(error = chain(&error), "the log cannot be read");
                 busy()
             }
+        }
+    }
+
+    /// Looks anew at most once in [`EXPLAIN_EVERY`], since a look keeps others waiting.
+    async fn on_explain(&self, node: NodeId, last: &mut Option<(Instant, Response)>) -> Response {
+        if let Some((at, response)) = last
+            && at.elapsed() < EXPLAIN_EVERY
+        {
+            return response.clone();
+        }
+        match explain::for_node(&self.decider, &self.jobs, node).await {
+            Ok(explanation) => {
+                let response = Response::Explained(explanation);
+                *last = Some((Instant::now(), response.clone()));
+                response
+            }
+            Err(Stopped) => busy(),
         }
     }
 

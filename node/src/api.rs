@@ -8,15 +8,22 @@ use axum::routing::get;
 use axum::{Json, Router};
 use dockercomp_agent::Counts;
 use dockercomp_peer::Peer;
-use dockercomp_peer::api::PeerStatus;
+use dockercomp_peer::api::{NodeReasons, PeerStatus, ReasonInfo};
 use dockercomp_protocol::log::Head;
+use dockercomp_protocol::wire::work::Capacity;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::explain::{self, Own, Said};
+use crate::session::Handle as Session;
 
 /// What a node says about itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// The project that it works for.
     pub project: String,
+    /// Who runs it, if they said so.
+    pub operator: Option<String>,
     /// The coordinator, once it has been reached.
     pub coordinator: Option<String>,
     /// `docker` or `wasm`.
@@ -62,6 +69,23 @@ pub struct ForkInfo {
     pub evidence: Vec<PathBuf>,
 }
 
+/// Why a node has nothing to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeExplained {
+    /// Its id.
+    pub node: String,
+    /// The coordinator, once it has been reached.
+    pub coordinator: Option<String>,
+    /// Whether it has something to do after all.
+    pub busy: bool,
+    /// Replicas by state.
+    pub tasks: TaskCounts,
+    /// Reasons on this side.
+    pub here: Vec<ReasonInfo>,
+    /// What the coordinator says, if it answers.
+    pub there: Option<NodeReasons>,
+}
+
 /// Replicas by state.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct TaskCounts {
@@ -75,6 +99,14 @@ pub struct TaskCounts {
     pub unreported: usize,
     /// Reported, output kept for the coordinator.
     pub kept: usize,
+}
+
+impl TaskCounts {
+    /// Whether there is something to do.
+    #[must_use]
+    pub const fn is_busy(&self) -> bool {
+        self.fetching + self.ready + self.running > 0
+    }
 }
 
 impl From<Counts> for TaskCounts {
@@ -131,19 +163,53 @@ pub(crate) struct ApiState {
     pub(crate) peer: Peer,
     pub(crate) board: Board,
     pub(crate) project: String,
+    pub(crate) operator: Option<String>,
     pub(crate) executor: String,
     pub(crate) executor_reason: String,
+    pub(crate) session: Session,
+    pub(crate) offer: Capacity,
+    pub(crate) stopping: CancellationToken,
 }
 
 /// The routes.
 pub(crate) fn router(state: ApiState) -> Router {
-    Router::new().route("/api/v1/status", get(status)).with_state(state)
+    Router::new()
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/explain", get(explain))
+        .with_state(state)
+}
+
+async fn explain(State(state): State<ApiState>) -> Json<NodeExplained> {
+    let said = explain::ask(&state.session).await;
+    let notes = state.board.with(|notes| notes.clone());
+    let peer = state.peer.status().await;
+    let own = Own {
+        coordinator: notes.coordinator.as_deref(),
+        n_peers: peer.peers.len(),
+        trouble: notes.trouble.as_deref(),
+        is_stopping: state.stopping.is_cancelled(),
+        offer: state.offer,
+        used_bytes: peer.used_bytes,
+    };
+    let here = explain::reasons(&own, &said);
+    Json(NodeExplained {
+        node: peer.peer_id,
+        busy: notes.tasks.is_busy(),
+        tasks: notes.tasks,
+        here,
+        there: match said {
+            Said::Reasons(reasons) => Some(*reasons),
+            Said::Other | Said::Nothing => None,
+        },
+        coordinator: notes.coordinator,
+    })
 }
 
 async fn status(State(state): State<ApiState>) -> Json<NodeStatus> {
     let notes = state.board.with(|notes| notes.clone());
     Json(NodeStatus {
         project: state.project.clone(),
+        operator: state.operator.clone(),
         coordinator: notes.coordinator,
         executor: state.executor.clone(),
         executor_reason: state.executor_reason.clone(),

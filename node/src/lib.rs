@@ -18,6 +18,7 @@
 pub mod api;
 mod borrowed;
 mod desk;
+mod explain;
 mod fault;
 mod heads;
 mod inline;
@@ -77,6 +78,10 @@ pub struct Options {
     pub external: Vec<Multiaddr>,
     /// Loopback address of the control door.
     pub api: SocketAddr,
+    /// Who runs it, if they say so; nodes of one operator never share a work unit. What
+    /// [`is_operator`](dockercomp_protocol::wire::work::is_operator) refuses, coordinators
+    /// refuse.
+    pub operator: Option<String>,
     /// What runs the work.
     pub executor: Choice,
     /// Ways to misbehave, none for an honest node.
@@ -168,7 +173,7 @@ impl Service {
             executors: vec![executor.kind()],
             offer: options.offer,
             addresses: Vec::new(),
-            operator: None,
+            operator: options.operator.clone(),
             platform: platform::platform(),
         };
         let (welcomes, welcomed) = mpsc::channel(4);
@@ -186,7 +191,7 @@ impl Service {
         let office = Office {
             project,
             bench,
-            session: asking,
+            session: asking.clone(),
             desk,
             jobs: Jobs::default(),
             worker: sender.clone(),
@@ -211,8 +216,12 @@ impl Service {
             peer: peer.clone(),
             board,
             project: project.to_string(),
+            operator: options.operator,
             executor: executor.kind().to_string(),
             executor_reason: chosen.reason.clone(),
+            session: asking,
+            offer: options.offer,
+            stopping: shutdown.clone(),
         };
         let router = api::router(state).merge(dockercomp_peer::datasets::router(peer.clone()));
         helpers.push(control::serve(&options.dir, options.api, router, shutdown).await?);

@@ -1,7 +1,6 @@
 //! What the results of a program that is not portable may depend on.
 
-use dockercomp_protocol::limits::LABEL_BYTES_MAX;
-use dockercomp_protocol::wire::work::Platform;
+use dockercomp_protocol::wire::work::{Platform, is_label};
 
 /// The platform of this machine. The vendor of the CPU is known on Linux only.
 pub(crate) fn platform() -> Platform {
@@ -16,7 +15,7 @@ fn vendor(cpus: &str) -> Option<String> {
     let (_, vendor) =
         fields.find(|(key, _)| ["vendor_id", "CPU implementer"].contains(&key.trim()))?;
     let vendor = vendor.trim();
-    (vendor.len() <= LABEL_BYTES_MAX).then(|| vendor.to_owned())
+    is_label(vendor).then(|| vendor.to_owned())
 }
 
 #[cfg(test)]

@@ -197,7 +197,7 @@ impl Bench {
             let known = holders.iter().any(|holder| Some(holder.peer) == coordinator);
             let missing = coordinator.filter(|_| !known);
             holders.extend(missing.map(|peer| Located { peer, addresses: Vec::new() }));
-            self.peer.fetch_output(output, holders, FETCH_PATIENCE)
+            self.peer.fetch_output(output, holders, FETCH_PATIENCE, None)
         });
         let mut fetches = futures::stream::iter(fetches).buffer_unordered(PARALLEL);
         while let Some(fetched) = fetches.next().await {

@@ -85,6 +85,10 @@ pub const CACHED_ROOTS_MAX: usize = 1024;
 pub const HINT_PEERS_MAX: usize = 8;
 /// Addresses hinted for one provider.
 pub const HINT_ADDRESSES_MAX: usize = 8;
+/// Running jobs of which a node is told why it gets nothing of them: more than anybody reads.
+pub const EXPLAINED_JOBS_MAX: usize = 32;
+/// Reasons that are told at once: there are no more kinds.
+pub const EXPLAINED_REASONS_MAX: usize = 16;
 /// Longest tail of a program's output that travels with a result, in bytes.
 pub const LOG_TAIL_BYTES_MAX: usize = 4096;
 /// All blocks of an output that travels with its result, in bytes: a manifest takes some 250,

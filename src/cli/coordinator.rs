@@ -4,13 +4,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use dockercomp_coordinator::api::types::{BackupRequest, CoordinatorStatus, NodeInfo};
+use dockercomp_coordinator::api::types::{
+    BackupRequest, CoordinatorStatus, Leaderboard, NodeExplained, NodeInfo,
+};
 use dockercomp_coordinator::backup::{self, Note};
 use dockercomp_coordinator::{Options, Rhythm, Service};
 use multiaddr::Multiaddr;
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
 
+use super::explain;
 use super::start::Start;
 use crate::client::Client;
 use crate::failure;
@@ -51,8 +54,24 @@ pub(crate) enum Coordinator {
         #[arg(long, value_name = "FILE")]
         into: PathBuf,
     },
-    /// List the nodes that the coordinator on this machine knows.
+    /// List the nodes that the coordinator on this machine knows: what they offer, how they
+    /// stand, and what they have earned.
     Nodes(Where),
+    /// List nodes and operators by what they have earned.
+    Leaderboard {
+        #[command(flatten)]
+        at: Where,
+        /// How many of each.
+        #[arg(long, default_value_t = 20, value_name = "N")]
+        most: usize,
+    },
+    /// Say why a node gets no work.
+    Explain {
+        /// The node's id.
+        node: String,
+        #[command(flatten)]
+        at: Where,
+    },
 }
 
 /// Which coordinator is meant.
@@ -93,6 +112,11 @@ pub(crate) struct StartCoordinator {
     /// After a restart no lease runs out for this long: nodes could not report.
     #[arg(long, default_value = "2min", value_name = "DURATION")]
     restart_grace: humantime::Duration,
+
+    /// Compute an accepted output again when all nodes that have it gave nothing of it for this
+    /// long, while another node was there that could compute it.
+    #[arg(long, default_value = "10min", value_name = "DURATION")]
+    outputs_lost_after: humantime::Duration,
 }
 
 #[derive(Serialize)]
@@ -150,6 +174,18 @@ impl Coordinator {
                 });
                 Ok(())
             }
+            Self::Leaderboard { at, most } => {
+                let path = format!("/api/v1/leaderboard?most={most}");
+                let board: Leaderboard = at.client()?.get(&path).await?;
+                output::print(format, &board, leaderboard);
+                Ok(())
+            }
+            Self::Explain { node, at } => {
+                let path = format!("/api/v1/nodes/{node}/explain");
+                let explained: NodeExplained = at.client()?.get(&path).await?;
+                output::print(format, &explained, explain::node);
+                Ok(())
+            }
             Self::Nodes(at) => {
                 let nodes: Vec<NodeInfo> = at.client()?.get("/api/v1/nodes").await?;
                 output::print(format, &nodes, |nodes| table(nodes));
@@ -196,6 +232,7 @@ fn table(nodes: &[NodeInfo]) -> String {
     let rows = nodes.iter().map(|node| {
         vec![
             node.node.clone(),
+            node.operator.clone().unwrap_or_else(none),
             node.executors.join(","),
             format!("{:.1}", f64::from(node.cpu_millis) / 1000.0),
             output::size(node.memory_bytes),
@@ -204,11 +241,13 @@ fn table(nodes: &[NodeInfo]) -> String {
             node.invalid.to_string(),
             node.errors.to_string(),
             node.no_reply.to_string(),
+            credit(node.credit),
             node.last_seen.clone(),
         ]
     });
     let header = [
         "NODE",
+        "OPERATOR",
         "EXECUTOR",
         "CPUS",
         "MEMORY",
@@ -217,9 +256,77 @@ fn table(nodes: &[NodeInfo]) -> String {
         "INVALID",
         "ERRORS",
         "NO REPLY",
+        "CREDIT",
         "LAST SEEN",
     ];
-    output::table(&header, rows)
+    let nodes_table = output::table(&header, rows);
+    let standings = nodes.iter().flat_map(|node| {
+        node.standings.iter().map(move |standing| {
+            vec![
+                node.node.clone(),
+                standing.executor.clone(),
+                standing.consecutive_valid.to_string(),
+                format!("{:.1}", standing.valid_lately),
+                format!("{:.1}", standing.invalid_lately),
+                format!("{:.1}", standing.errors_lately),
+                format!("{:.1}", standing.late_lately),
+                standing.caught.to_string(),
+                if standing.barred {
+                    format!("until {} confirmed", standing.confirmed_needed)
+                } else {
+                    "no".to_owned()
+                },
+                format!("{} of {}", node.quota_left, node.quota_per_day),
+            ]
+        })
+    });
+    let standings: Vec<_> = standings.collect();
+    if standings.is_empty() {
+        return nodes_table;
+    }
+    let header = [
+        "NODE",
+        "EXECUTOR",
+        "IN A ROW",
+        "VALID",
+        "INVALID",
+        "ERRORS",
+        "LATE",
+        "CAUGHT",
+        "BARRED",
+        "QUOTA TODAY",
+    ];
+    let standings = output::table(&header, standings);
+    format!("{nodes_table}\n\nhow they stand (results of a month ago count half)\n{standings}")
+}
+
+fn leaderboard(board: &Leaderboard) -> String {
+    if board.nodes.is_empty() {
+        return "nobody has earned anything yet".to_owned();
+    }
+    let rows = board.nodes.iter().enumerate().map(|(place, node)| {
+        let operator = node.operator.clone().unwrap_or_else(none);
+        vec![(place + 1).to_string(), node.node.clone(), operator, credit(node.credit)]
+    });
+    let nodes = output::table(&["PLACE", "NODE", "OPERATOR", "CREDIT"], rows);
+    if board.operators.is_empty() {
+        return nodes;
+    }
+    let rows = board.operators.iter().enumerate().map(|(place, of)| {
+        vec![(place + 1).to_string(), of.operator.clone(), of.nodes.to_string(), credit(of.credit)]
+    });
+    let operators = output::table(&["PLACE", "OPERATOR", "NODES", "CREDIT"], rows);
+    format!("{nodes}\n\n{operators}")
+}
+
+/// Cobblestones; small networks earn small parts of one.
+fn credit(cobblestones: f64) -> String {
+    format!("{cobblestones:.3}")
+}
+
+/// What is written where nothing was said.
+fn none() -> String {
+    "-".to_owned()
 }
 
 impl StartCoordinator {
@@ -236,6 +343,7 @@ impl StartCoordinator {
             api: args.api,
             reserve_bytes: Some(args.disk_reserve.as_u64()),
             restart_grace: args.restart_grace.into(),
+            outputs_lost_after: args.outputs_lost_after.into(),
             rhythm: Rhythm { records: args.snapshot_every, ..Rhythm::default() },
         };
         let service = Service::start(options, shutdown).await.map_err(super::start_failed)?;

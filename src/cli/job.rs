@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use dockercomp_coordinator::api::types::JobInfo;
+use dockercomp_coordinator::api::types::{JobInfo, UnitExplained};
 
-use super::ExecutorChoice;
+use super::{ExecutorChoice, explain};
 use crate::client::Client;
 use crate::failure::{Code, Failure};
 use crate::job_folder;
@@ -74,6 +74,13 @@ enum Verb {
         #[arg(long)]
         into: Option<PathBuf>,
     },
+    /// Say where a work unit stands, and of every node why it may not have it.
+    Explain {
+        /// The job's id, the beginning of it, or "last".
+        job: String,
+        /// The work unit's number, from 0.
+        unit: u64,
+    },
     /// Cancel a job.
     Cancel {
         /// The job's id, the beginning of it, or "last".
@@ -118,6 +125,12 @@ impl Job {
                 let job = select(&client, &job).await?;
                 let receipts = receipts(&client, &job, into.as_deref()).await?;
                 output::print(format, &receipts, |receipts| receipt_table(receipts));
+            }
+            Verb::Explain { job, unit } => {
+                let job = select(&client, &job).await?;
+                let path = format!("/api/v1/jobs/{job}/units/{unit}/explain");
+                let explained: UnitExplained = client.get(&path).await?;
+                output::print(format, &explained, explain::unit);
             }
             Verb::Cancel { job } => {
                 let job = select(&client, &job).await?;
@@ -295,7 +308,7 @@ fn human(job: &JobInfo) -> String {
     if job.state == "running" && job.replicas_in_progress == 0 && job.waiting_for_nodes > 0 {
         text += &format!(
             "\nno node works on it: {} work units wait for a node that offers what [resources] \
-             asks for and has not had them yet\n(see: dockercomp coordinator nodes)\n",
+             asks for and has not had them yet\n(see: dockercomp job explain JOB UNIT)\n",
             job.waiting_for_nodes
         );
     }

@@ -3,6 +3,7 @@
 mod bootstrap;
 mod coordinator;
 mod dataset;
+mod explain;
 mod image;
 mod job;
 mod node;

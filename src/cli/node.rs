@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use dockercomp_node::api::NodeStatus;
+use dockercomp_node::api::{NodeExplained, NodeStatus};
 use dockercomp_node::{Fault, Options, Service};
+use dockercomp_protocol::limits::LABEL_BYTES_MAX;
 use dockercomp_protocol::link::JoinLink;
-use dockercomp_protocol::wire::work::Capacity;
+use dockercomp_protocol::wire::work::{Capacity, is_operator};
 use serde::Serialize;
 
-use super::ExecutorChoice;
 use super::start::Start;
+use super::{ExecutorChoice, explain};
 use crate::client::Client;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Format};
@@ -24,6 +25,12 @@ pub(crate) enum Node {
     Start(StartNode),
     /// Say what the node on this machine does, and which bytes came from whom.
     Status {
+        /// The node's data directory.
+        #[arg(long, env = "DOCKERCOMP_DATA_DIR", value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Say why the node on this machine has nothing to do.
+    Explain {
         /// The node's data directory.
         #[arg(long, env = "DOCKERCOMP_DATA_DIR", value_name = "DIR")]
         data_dir: Option<PathBuf>,
@@ -50,6 +57,12 @@ pub(crate) struct StartNode {
     /// Disk that data may use.
     #[arg(long, default_value = "10 GiB")]
     disk: ByteSize,
+
+    /// Who runs the node, if you like to say so: credit is added up under this name, and nodes
+    /// of one operator never work on the same work unit. At most 64 bytes; use the same name
+    /// on all of your nodes.
+    #[arg(long, env = "DOCKERCOMP_OPERATOR", value_name = "NAME", value_parser = operator)]
+    operator: Option<String>,
 
     /// What runs the work.
     #[arg(long, value_enum, default_value = "auto")]
@@ -91,6 +104,12 @@ impl Node {
                 output::print(format, &status, human);
                 Ok(())
             }
+            Self::Explain { data_dir: dir } => {
+                let client = Client::open(&data_dir(dir.as_ref(), Role::Node)?)?;
+                let explained: NodeExplained = client.get("/api/v1/explain").await?;
+                output::print(format, &explained, explain::own);
+                Ok(())
+            }
         }
     }
 }
@@ -105,6 +124,7 @@ impl StartNode {
             listen: self.start.listen(),
             external: self.start.external.clone(),
             api: self.api,
+            operator: self.operator,
             executor: self.executor.into(),
             faults: self
                 .fault
@@ -158,6 +178,15 @@ impl StartNode {
     }
 }
 
+/// A name of an operator that coordinators take.
+fn operator(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    if is_operator(name) {
+        return Ok(name.to_owned());
+    }
+    Err(format!("a name has 1 to {LABEL_BYTES_MAX} bytes and no control characters"))
+}
+
 /// A quarter of the machine's memory, or 1 GiB where that cannot be found out.
 fn quarter_of_memory() -> u64 {
     let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
@@ -183,6 +212,9 @@ fn human(status: &NodeStatus) -> String {
         tasks.kept,
         output::size(status.peer.used_bytes),
     );
+    if let Some(operator) = &status.operator {
+        text += &format!("operator   {operator}\n");
+    }
     if let Some(log) = &status.log {
         let (entries, at) = (log.entries, &log.signed_at);
         text += &format!("log        {entries} work units accepted, as signed on {at}\n");

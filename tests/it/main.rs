@@ -11,6 +11,7 @@ mod crash;
 mod demo;
 mod discovery;
 mod dispatch;
+mod explain;
 mod forge;
 mod fork;
 mod images;

@@ -72,7 +72,8 @@ impl Job {
 
 impl State {
     /// The unit that a node is to be checked with instead of getting the next lease, if chance
-    /// says so and there is one that it has not had and that cannot be lost any more.
+    /// says so and there is one that neither it nor another node of its operator has had, and
+    /// that cannot be lost any more.
     pub(crate) fn due_check(&self, number: JobNumber, node: NodeId) -> Option<u64> {
         let job = self.job(number);
         let rules = job.credibility()?;
@@ -81,10 +82,15 @@ impl State {
         if !falls_into(drawn, rules.spot_checks.0.into(), 1_000_000_000) {
             return None;
         }
+        let operator = self.identities.operator(node);
+        // What one node of an operator had, the others may know.
+        let is_told = |other: &NodeId| {
+            *other == node || (operator.is_some() && self.identities.operator(*other) == operator)
+        };
         let fresh: Vec<u64> = job
             .known
             .iter()
-            .filter(|known| known.had.len() < HAD_MAX && !known.had.contains(&node))
+            .filter(|known| known.had.len() < HAD_MAX && !known.had.iter().any(is_told))
             // What is lost goes out again, and nobody gets it twice.
             .filter(|known| job.units.get(&known.index).is_none_or(Unit::is_safe))
             .map(|known| known.index)

@@ -170,7 +170,9 @@ impl Job {
             return UnitView::Cancelled;
         }
         match self.layout.inputs(index) {
-            inputs if inputs.is_empty() => UnitView::Waiting,
+            inputs if inputs.is_empty() => {
+                UnitView::Waiting { before: index.saturating_sub(self.next_unexpanded) }
+            }
             inputs => UnitView::WaitingForInputs { missing: inputs.end - inputs.start },
         }
     }

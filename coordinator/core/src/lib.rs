@@ -97,7 +97,7 @@ pub use action::{Action, Granted, Input};
 pub use config::Config;
 pub use dispatch::Hindrance;
 pub use event::Event;
-pub use explain::{NoWork, NodeExplanation};
+pub use explain::{Candidate, NoWork, NodeExplanation};
 pub use identity::Identity;
 pub use job::{JobState, UnitFailure};
 pub use node::{AddressRange, Disagreement, Profile};
@@ -108,9 +108,9 @@ pub use record::{
 };
 pub use replica::{Tally, ValidateState};
 pub use snapshot::{SnapshotError, VERSION as SNAPSHOT_VERSION};
-pub use standing::Standing;
+pub use standing::{Record as Reputation, Standing};
 pub use state::{ApplyError, State};
-pub use view::{JobView, NodeView, Registered, StageView, UnitView};
+pub use view::{JobView, NodeView, Registered, ReplicaFate, ReplicaView, StageView, UnitView};
 
 use dispatch::Cursors;
 use node::{Presence, Visit};

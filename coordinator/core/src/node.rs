@@ -11,7 +11,8 @@
 //! [`crate::validate`].
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dockercomp_protocol::execution::ExecutorKind;
 use dockercomp_protocol::wire::work::{Capacity, Platform};
@@ -81,11 +82,14 @@ impl AddressRange {
     pub fn of(address: IpAddr) -> Option<Self> {
         match address.to_canonical() {
             IpAddr::V4(address) => {
+                let [a, b, c, _] = address.octets();
+                // 100.64.0.0/10: behind a carrier's translator, or of a private overlay.
+                let is_shared = a == 100 && (64..128).contains(&b);
                 let is_global = !address.is_loopback()
                     && !address.is_private()
                     && !address.is_link_local()
-                    && !address.is_unspecified();
-                let [a, b, c, _] = address.octets();
+                    && !address.is_unspecified()
+                    && !is_shared;
                 is_global.then_some(Self::V4([a, b, c]))
             }
             IpAddr::V6(address) => {
@@ -95,6 +99,19 @@ impl AddressRange {
                     && !address.is_unspecified();
                 let range = address.octets().first_chunk().copied();
                 range.filter(|_| is_global).map(Self::V6)
+            }
+        }
+    }
+}
+
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::V4([a, b, c]) => write!(f, "{}/24", Ipv4Addr::new(a, b, c, 0)),
+            Self::V6(bytes) => {
+                let mut octets = [0; 16];
+                octets[..bytes.len()].copy_from_slice(&bytes);
+                write!(f, "{}/48", Ipv6Addr::from(octets))
             }
         }
     }
@@ -128,5 +145,30 @@ impl Presence {
 
     pub(crate) fn leave(&mut self, node: NodeId) {
         self.visits.remove(&node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::AddressRange;
+
+    #[test]
+    fn only_addresses_of_the_internet_have_a_range() {
+        let range = |address: &str| {
+            let range = AddressRange::of(address.parse().expect("an address"));
+            range.map(|range| range.to_string())
+        };
+        for nowhere in ["127.0.0.1", "10.1.2.3", "192.168.1.5", "172.16.0.1", "169.254.1.1"] {
+            assert_eq!(range(nowhere), None, "{nowhere}");
+        }
+        for nowhere in ["100.64.0.1", "100.127.255.1", "0.0.0.0", "::", "::1", "fe80::1", "fd00::1"]
+        {
+            assert_eq!(range(nowhere), None, "{nowhere}");
+        }
+        assert_eq!(range("::ffff:192.168.1.5"), None, "an IPv4 address in IPv6 clothes");
+        assert_eq!(range("203.0.113.7").as_deref(), Some("203.0.113.0/24"));
+        assert_eq!(range("100.128.0.1").as_deref(), Some("100.128.0.0/24"));
+        assert_eq!(range("::ffff:203.0.113.7").as_deref(), Some("203.0.113.0/24"));
+        assert_eq!(range("2001:db8:1:2::3").as_deref(), Some("2001:db8:1::/48"));
     }
 }

@@ -54,6 +54,12 @@ impl Quota {
         self.used = self.used.saturating_add(1);
     }
 
+    /// Whether failures have brought it down.
+    #[must_use]
+    pub const fn has_fallen(&self) -> bool {
+        self.per_day < MOST
+    }
+
     /// What is left of it at a time.
     #[must_use]
     pub const fn left(&self, at: Timestamp) -> u32 {
@@ -76,6 +82,7 @@ mod tests {
             quota.note_bad();
         }
         assert_eq!(quota.per_day, 1);
+        assert!(quota.has_fallen() && !Quota::default().has_fallen());
         let (noon, tomorrow) = (Timestamp(DAY_MS / 2), Timestamp(DAY_MS));
         quota.note_lease(noon);
         assert_eq!((quota.left(noon), quota.left(tomorrow)), (0, 1));

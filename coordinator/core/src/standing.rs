@@ -46,7 +46,7 @@ pub struct Standing {
     pub(crate) counts_from: ReplicaId,
 }
 
-/// How a node's results ended, each counted as 256 and halved every 30 days.
+/// How a node's results ended, each counted as [`Record::ONE`] and halved every 30 days.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
@@ -143,11 +143,19 @@ impl Standing {
         }
     }
 
-    /// Confirmed results that it needs to count again.
-    pub(crate) const fn probation(&self) -> u32 {
+    /// Confirmed results that it needs in all to count again.
+    #[must_use]
+    pub const fn probation(&self) -> u32 {
         let doublings = self.caught.saturating_sub(1);
         let most = PROBATION_DOUBLINGS_MAX;
         PROBATION_RESULTS << if doublings < most { doublings } else { most }
+    }
+
+    /// Confirmed results that it still needs before its results count again; none while they
+    /// count.
+    #[must_use]
+    pub const fn confirmed_needed(&self) -> u32 {
+        if self.is_barred { self.probation().saturating_sub(self.confirmed) } else { 0 }
     }
 
     /// Whether a result of this replica counts.
@@ -167,7 +175,8 @@ impl Standing {
 }
 
 impl Record {
-    const ONE: u32 = 256;
+    /// What one result counts when it ends.
+    pub const ONE: u32 = 256;
     const DAY_MS: u64 = 24 * 3600 * 1000;
     /// What a day leaves of 10,000: half of it after 30 days.
     const KEPT_PER_DAY: u32 = 9772;

@@ -39,7 +39,7 @@ pub(crate) struct Trust {
 
 impl Trust {
     /// The standing with an executor.
-    fn standing(&self, executor: ExecutorKind) -> Standing {
+    pub(crate) fn standing(&self, executor: ExecutorKind) -> Standing {
         let known = self.standings.get(&executor).cloned();
         known.unwrap_or_else(|| Standing::of_stranger(self.is_doubtful))
     }

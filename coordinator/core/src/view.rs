@@ -5,17 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use dockercomp_protocol::execution::ExecutorKind;
+use dockercomp_protocol::execution::{ExecutorKind, Exit};
 use dockercomp_protocol::wire::work::Capacity;
-use dockercomp_protocol::{Cid, NodeId, Timestamp};
+use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp};
 
 use crate::Core;
 use crate::identity::Identity;
 use crate::job::{Job, JobNumber, JobState, UnitFailure};
 use crate::node::Disagreement;
 use crate::quota::Quota;
-use crate::record::UnitError;
-use crate::replica::{ReplicaState, Tally, ValidateState};
+use crate::record::{Silence, UnitError};
+use crate::replica::{Replica, ReplicaState, Tally, ValidateState};
 use crate::standing::Standing;
 use crate::trust::Trust;
 use crate::unit::{Stage, Unit};
@@ -76,13 +76,14 @@ pub struct NodeView {
     pub node: NodeId,
     /// Its replicas.
     pub replicas: Tally,
-    /// Its record with each executor that it has used.
+    /// Its record with each executor that it has used, or could use if it is doubted from the
+    /// first.
     pub standings: BTreeMap<ExecutorKind, Standing>,
     /// How much work it may have in a day: less and less for one that fails.
     pub quota: Quota,
     /// What its valid results were worth, in millionths of a Cobblestone.
     pub credit: u64,
-    /// What ties it to others, since its first lease.
+    /// What ties it to others: as of its latest lease, or what it says now if it had none.
     pub identity: Option<Identity>,
     /// What it said of itself, unless it has not registered since the last restart.
     pub registered: Option<Registered>,
@@ -103,7 +104,10 @@ pub struct Registered {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnitView {
     /// Nobody has had it yet.
-    Waiting,
+    Waiting {
+        /// Units of its job that nobody has had either and that come before it.
+        before: u64,
+    },
     /// It takes outputs of an earlier stage that are not all safe yet.
     WaitingForInputs {
         /// How many of them are not.
@@ -147,6 +151,40 @@ pub enum UnitView {
     Over,
 }
 
+/// A replica of a work unit, without what it said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaView {
+    /// Its id.
+    pub replica: ReplicaId,
+    /// Who has, or had, it.
+    pub node: NodeId,
+    /// By what it is run.
+    pub executor: ExecutorKind,
+    /// What became of it.
+    pub fate: ReplicaFate,
+}
+
+/// What became of a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplicaFate {
+    /// Its node works on it.
+    InProgress {
+        /// Until then.
+        deadline: Timestamp,
+    },
+    /// It ended without a report.
+    Silent(Silence),
+    /// It succeeded, and this is what the comparison says.
+    Success(ValidateState),
+    /// Its program failed.
+    ClientError {
+        /// Like this.
+        exit: Exit,
+    },
+    /// It is said to have succeeded, but left nothing.
+    ValidateError,
+}
+
 impl Core {
     /// All jobs, in the order of submission.
     pub fn jobs(&self) -> impl Iterator<Item = JobView> {
@@ -163,6 +201,14 @@ impl Core {
     #[must_use]
     pub fn job_state(&self, job: Cid) -> Option<JobState> {
         self.find(job).map(|number| self.state.job(number).state)
+    }
+
+    /// One node; nothing if it never registered nor had a lease.
+    #[must_use]
+    pub fn node(&self, node: NodeId) -> Option<NodeView> {
+        let is_known =
+            self.state.nodes.contains_key(&node) || self.presence.visits.contains_key(&node);
+        is_known.then(|| self.view_node(node))
     }
 
     /// All nodes that registered or ever had a lease.
@@ -189,6 +235,27 @@ impl Core {
         board
     }
 
+    /// Operators by what their nodes have earned, the most first, and among equals by name,
+    /// each with the number of those nodes. Nodes whose operator is not known are left out.
+    #[must_use]
+    pub fn operators(&self, most: usize) -> Vec<(String, u64, u64)> {
+        let mut earned: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for (&node, trust) in self.state.trust.iter().filter(|(_, trust)| trust.credit > 0) {
+            let identity = self.state.identities.get(node);
+            if let Some(operator) = identity.and_then(|identity| identity.operator.as_deref()) {
+                let (nodes, credit) = earned.entry(operator).or_default();
+                (*nodes, *credit) = (*nodes + 1, credit.saturating_add(trust.credit));
+            }
+        }
+        let mut board: Vec<_> = earned
+            .into_iter()
+            .map(|(operator, (nodes, credit))| (operator.to_owned(), nodes, credit))
+            .collect();
+        board.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.0.cmp(&b.0)));
+        board.truncate(most);
+        board
+    }
+
     /// Where a work unit stands; nothing if the job or the number is not known.
     #[must_use]
     pub fn explain_unit(&self, job: Cid, index: u64) -> Option<UnitView> {
@@ -202,20 +269,38 @@ impl Core {
         })
     }
 
+    /// The replicas of a work unit in the order of their leases, while it is in memory.
+    #[must_use]
+    pub fn replicas_of(&self, job: Cid, index: u64) -> Vec<ReplicaView> {
+        let job = self.find(job).map(|number| self.state.job(number));
+        let unit = job.and_then(|job| job.units.get(&index));
+        unit.into_iter().flat_map(|unit| &unit.replicas).map(view_replica).collect()
+    }
+
     fn find(&self, job: Cid) -> Option<JobNumber> {
         self.state.numbers.get(&job).copied()
     }
 
     fn view_node(&self, node: NodeId) -> NodeView {
         let replicas = self.state.nodes.get(&node).copied().unwrap_or_default();
-        let registered = self.presence.visits.get(&node).map(|visit| Registered {
+        let visit = self.presence.visits.get(&node);
+        let registered = visit.map(|visit| Registered {
             executors: visit.profile.executors.clone(),
             offer: visit.profile.offer,
             last_seen: visit.last_seen,
         });
         let trust = self.state.trust.get(&node).cloned().unwrap_or_default();
-        let identity = self.state.identities.get(node).cloned();
-        let Trust { standings, quota, credit, .. } = trust;
+        let said = visit.map(|visit| Identity::from(&visit.profile));
+        let identity = self.state.identities.get(node).cloned().or(said);
+        let mut standings = trust.standings.clone();
+        if trust.is_doubtful {
+            // One that is to prove itself first stands somewhere before its first result.
+            let executors = registered.iter().flat_map(|said: &Registered| &said.executors);
+            for &executor in executors {
+                standings.entry(executor).or_insert_with(|| trust.standing(executor));
+            }
+        }
+        let Trust { quota, credit, .. } = trust;
         NodeView { node, replicas, standings, quota, credit, identity, registered }
     }
 }
@@ -244,6 +329,18 @@ fn view_job(job: &Job) -> JobView {
         credit: job.credit,
         failures: job.failures.iter().cloned().collect(),
     }
+}
+
+fn view_replica(replica: &Replica) -> ReplicaView {
+    let fate = match &replica.state {
+        ReplicaState::InProgress { deadline } => ReplicaFate::InProgress { deadline: *deadline },
+        ReplicaState::Silent(silence) => ReplicaFate::Silent(*silence),
+        ReplicaState::Success { validate, .. } => ReplicaFate::Success(*validate),
+        ReplicaState::ClientError { exit } => ReplicaFate::ClientError { exit: exit.clone() },
+        ReplicaState::ValidateError => ReplicaFate::ValidateError,
+    };
+    let Replica { id, node, executor, .. } = *replica;
+    ReplicaView { replica: id, node, executor, fate }
 }
 
 fn view_unit(job: &Job, unit: &Unit) -> UnitView {

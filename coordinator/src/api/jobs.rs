@@ -192,7 +192,7 @@ fn info(state: &ApiState, view: JobView, disagreements: &[Disagreement]) -> JobI
 }
 
 /// Why a work unit failed: BOINC's names for the rule, then how its replicas ended.
-fn reason(failure: &UnitFailure) -> String {
+pub(super) fn reason(failure: &UnitFailure) -> String {
     let rules: Vec<String> = failure.errors.iter().map(|error| format!("{error:?}")).collect();
     let mut exits: BTreeMap<String, u32> = BTreeMap::new();
     for exit in &failure.exits {

@@ -1,6 +1,8 @@
 //! The coordinator's control door: jobs, nodes, results.
 
+mod explain;
 mod jobs;
+mod nodes;
 mod results;
 pub mod types;
 
@@ -14,7 +16,7 @@ use dockercomp_peer::api::ProblemKind;
 use dockercomp_peer::reply::Refused;
 use dockercomp_protocol::ids::ProjectId;
 
-use self::types::{BackupRequest, CoordinatorStatus, NodeInfo};
+use self::types::{BackupRequest, CoordinatorStatus};
 use crate::backup::{self, BackupError, Note};
 use crate::decider::Handle as Decider;
 use crate::directory::Directory;
@@ -40,11 +42,14 @@ pub(crate) struct ApiState {
 pub(crate) fn router(state: ApiState) -> Router {
     Router::new()
         .route("/api/v1/status", get(status))
-        .route("/api/v1/nodes", get(nodes))
+        .route("/api/v1/nodes", get(nodes::list))
+        .route("/api/v1/nodes/{node}/explain", get(explain::node))
+        .route("/api/v1/leaderboard", get(nodes::leaderboard))
         .route("/api/v1/backup", post(back_up))
         .route("/api/v1/jobs", get(jobs::list).post(jobs::submit))
         .route("/api/v1/jobs/{job}", get(jobs::one))
         .route("/api/v1/jobs/{job}/cancel", post(jobs::cancel))
+        .route("/api/v1/jobs/{job}/units/{index}/explain", get(explain::unit))
         .route("/api/v1/jobs/{job}/results", get(results::archive))
         .route("/api/v1/jobs/{job}/receipts", get(results::receipts))
         .route("/api/v1/log/head", get(results::head))
@@ -76,27 +81,4 @@ async fn back_up(
             .fix("name a directory that does not exist yet"),
         _ => Refused::internal(error),
     })
-}
-
-async fn nodes(State(state): State<ApiState>) -> Result<Json<Vec<NodeInfo>>, Refused> {
-    let nodes = state.decider.look(|core| core.nodes()).await.map_err(Refused::internal)?;
-    let nodes = nodes.into_iter().map(|view| {
-        let registered = view.registered.as_ref();
-        NodeInfo {
-            agent: state.directory.agent(&view.node).unwrap_or_default(),
-            executors: registered
-                .map(|said| said.executors.iter().map(ToString::to_string).collect())
-                .unwrap_or_default(),
-            cpu_millis: registered.map_or(0, |said| said.offer.cpu_millis),
-            memory_bytes: registered.map_or(0, |said| said.offer.memory_bytes),
-            last_seen: registered.map(|said| said.last_seen.to_string()).unwrap_or_default(),
-            running: view.replicas.in_progress,
-            valid: view.replicas.valid,
-            invalid: view.replicas.invalid,
-            errors: view.replicas.client_error + view.replicas.validate_error,
-            no_reply: view.replicas.no_reply,
-            node: view.node.to_string(),
-        }
-    });
-    Ok(Json(nodes.collect()))
 }

@@ -2,7 +2,7 @@
 //!
 //! Data-transfer types of their own: times are RFC 3339, sizes are bytes, ids are text.
 
-use dockercomp_peer::api::PeerStatus;
+use dockercomp_peer::api::{NodeReasons, PeerStatus, ReasonInfo};
 use serde::{Deserialize, Serialize};
 
 /// What a coordinator says about itself.
@@ -119,6 +119,83 @@ pub struct FailureInfo {
     pub log_tail: Option<String>,
 }
 
+/// Where a work unit stands, and what it waits for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UnitExplained {
+    /// The job's id.
+    pub job: String,
+    /// What people call it.
+    pub name: String,
+    /// The work unit's number.
+    pub unit: u64,
+    /// `waiting`, `waiting_for_inputs`, `open`, `accepted`, `failed` or `cancelled`.
+    pub state: String,
+    /// The same in words.
+    pub text: String,
+    /// The output that was accepted.
+    pub output: Option<String>,
+    /// Its replicas, in the order of their leases, until it is over.
+    pub replicas: Vec<ReplicaInfo>,
+    /// If it waits for a node, whether and why not nodes could have it, those with the same
+    /// first reason together.
+    pub summary: Vec<GroupInfo>,
+    /// The same of each node, at most a thousand.
+    pub nodes: Vec<CandidateInfo>,
+    /// The end of what its last failing replica printed.
+    pub log_tail: Option<String>,
+}
+
+/// A replica of a work unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaInfo {
+    /// Its number.
+    pub replica: u64,
+    /// Who has, or had, it.
+    pub node: String,
+    /// `docker` or `wasm`.
+    pub executor: String,
+    /// `in_progress`, `success`, `error`, `validate_error` or `silent`.
+    pub state: String,
+    /// The same in words.
+    pub text: String,
+    /// Until when its node may work on it, if it does.
+    pub deadline: Option<String>,
+}
+
+/// Nodes that a work unit is kept from for the same reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupInfo {
+    /// The reason's name; `free` and `away` are of nodes that could have it.
+    pub reason: String,
+    /// How many nodes.
+    pub nodes: usize,
+    /// The same in words.
+    pub text: String,
+}
+
+/// A node, and what keeps it from a work unit that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CandidateInfo {
+    /// Who.
+    pub node: String,
+    /// When it was last heard of.
+    pub last_seen: String,
+    /// Every reason, the most lasting first; none if it could have it.
+    pub reasons: Vec<ReasonInfo>,
+}
+
+/// Why a node gets no work.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeExplained {
+    /// Its id.
+    pub node: String,
+    /// Replicas leased to it now.
+    pub running: u64,
+    /// Everything that is known about it.
+    #[serde(flatten)]
+    pub reasons: NodeReasons,
+}
+
 /// A node as the coordinator knows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeInfo {
@@ -144,4 +221,72 @@ pub struct NodeInfo {
     pub errors: u64,
     /// Replicas whose deadline passed.
     pub no_reply: u64,
+    /// Who runs it, if they said so.
+    pub operator: Option<String>,
+    /// The address range that it is connected from, if that says anything.
+    pub address_range: Option<String>,
+    /// Replicas that it may have in a day.
+    pub quota_per_day: u32,
+    /// Those of them that are left today.
+    pub quota_left: u32,
+    /// What its valid results were worth, in Cobblestones.
+    pub credit: f64,
+    /// Its record with each executor.
+    pub standings: Vec<StandingInfo>,
+}
+
+/// What a node's earlier results with an executor say of its next one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StandingInfo {
+    /// `docker` or `wasm`.
+    pub executor: String,
+    /// Valid results in a row that others confirmed (BOINC's `consecutive_valid`).
+    pub consecutive_valid: u32,
+    /// Spot-checks passed since it was last caught.
+    pub checks_passed: u32,
+    /// How often it was caught with a wrong result.
+    pub caught: u32,
+    /// Whether its results count for nothing, in jobs that weigh nodes by their record.
+    pub barred: bool,
+    /// Results that others must confirm before they count again.
+    pub confirmed_needed: u32,
+    /// Valid results, of which half is forgotten every 30 days; so are all of the following.
+    pub valid_lately: f64,
+    /// Results that do not agree with the canonical one.
+    pub invalid_lately: f64,
+    /// Replicas whose program failed.
+    pub errors_lately: f64,
+    /// Replicas whose deadline passed.
+    pub late_lately: f64,
+}
+
+/// Who has earned most.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Leaderboard {
+    /// Nodes, the best first.
+    pub nodes: Vec<NodeCredit>,
+    /// Operators that said who they are, the best first.
+    pub operators: Vec<OperatorCredit>,
+}
+
+/// What a node has earned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeCredit {
+    /// Its id.
+    pub node: String,
+    /// Who runs it, if they said so.
+    pub operator: Option<String>,
+    /// What its valid results were worth, in Cobblestones.
+    pub credit: f64,
+}
+
+/// What the nodes of an operator have earned together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OperatorCredit {
+    /// What the operator is called.
+    pub operator: String,
+    /// Nodes that have earned something.
+    pub nodes: u64,
+    /// What their valid results were worth, in Cobblestones.
+    pub credit: f64,
 }

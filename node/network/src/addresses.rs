@@ -96,6 +96,10 @@ fn is_dialable(address: &Multiaddr) -> bool {
 
 /// The IP address that an address begins with.
 pub(crate) fn ip(address: &Multiaddr) -> Option<IpAddr> {
+    // Of a relayed connection only the relay's address is known.
+    if address.iter().any(|part| part == Protocol::P2pCircuit) {
+        return None;
+    }
     match address.iter().next()? {
         Protocol::Ip4(ip) => Some(ip.into()),
         Protocol::Ip6(ip) => Some(ip.into()),
@@ -106,6 +110,15 @@ pub(crate) fn ip(address: &Multiaddr) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_relay_lends_nobody_its_address() {
+        let peer = PeerId::random();
+        assert_eq!(ip(&address("/ip4/203.0.113.7/tcp/1")), Some([203, 0, 113, 7].into()));
+        let relayed = format!("/ip4/203.0.113.7/tcp/1/p2p/{peer}/p2p-circuit");
+        assert_eq!(ip(&address(&relayed)), None);
+        assert_eq!(ip(&address("/dns4/example.org/tcp/1")), None);
+    }
 
     fn address(text: &str) -> Multiaddr {
         text.parse().expect("a valid address")

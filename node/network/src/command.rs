@@ -69,6 +69,10 @@ pub(crate) enum Command {
     Peers {
         reply: Reply<Vec<PeerInfo>>,
     },
+    Remote {
+        peer: PeerId,
+        reply: Reply<Option<Multiaddr>>,
+    },
     Disconnect {
         peer: PeerId,
         reply: Reply<bool>,

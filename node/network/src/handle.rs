@@ -238,8 +238,8 @@ impl Handle {
     ///
     /// [`Unavailable`] if the service has stopped.
     pub async fn remote_ip(&self, peer: PeerId) -> Result<Option<IpAddr>, Unavailable> {
-        let connected = self.peers().await?.into_iter().find(|info| info.peer == peer);
-        Ok(connected.and_then(|info| addresses::ip(&info.remote)))
+        let remote = self.ask(|reply| Command::Remote { peer, reply }, ANSWER_TIMEOUT).await?;
+        Ok(remote.as_ref().and_then(addresses::ip))
     }
 
     /// Closes all connections to a peer. `false` if there were none.

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use dockercomp_protocol::wire::explain::{Explanation, Reason};
 use serde::{Deserialize, Serialize};
 
 /// What a process says about itself.
@@ -53,6 +54,77 @@ pub struct PeerTraffic {
     pub up_bytes: u64,
     /// Blocks from it that did not hash to what was asked for, and were dropped.
     pub wrong_blocks: u64,
+}
+
+/// Why something does not happen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonInfo {
+    /// A name that does not change, for programs.
+    pub reason: String,
+    /// The same in words.
+    pub text: String,
+}
+
+impl ReasonInfo {
+    /// A reason by its name, in words.
+    pub fn new(reason: &str, text: impl Into<String>) -> Self {
+        Self { reason: reason.to_owned(), text: text.into() }
+    }
+}
+
+impl From<&Reason> for ReasonInfo {
+    fn from(reason: &Reason) -> Self {
+        Self::new(reason.name(), reason.to_string())
+    }
+}
+
+/// Why a node gets no work, as its coordinator says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReasons {
+    /// What holds for all jobs.
+    pub reasons: Vec<ReasonInfo>,
+    /// What holds for each running job.
+    pub jobs: Vec<JobReasonsInfo>,
+    /// Running jobs that are left off.
+    pub more_jobs: u64,
+    /// Replicas that it may have in a day, if that has fallen.
+    pub quota_per_day: Option<u32>,
+    /// Those of them that are left today.
+    pub quota_left: Option<u32>,
+    /// How it stands, in words: its quota if that has fallen, and with which executors its
+    /// results count for nothing.
+    pub standing: Vec<String>,
+}
+
+/// Why a node gets no work of one job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobReasonsInfo {
+    /// The job's id.
+    pub job: String,
+    /// What people call it.
+    pub name: String,
+    /// Every reason; none if it could get work of it.
+    pub reasons: Vec<ReasonInfo>,
+}
+
+impl From<&Explanation> for NodeReasons {
+    fn from(explanation: &Explanation) -> Self {
+        let Explanation { general, jobs, more_jobs, quota, doubts } = explanation;
+        let of_job = jobs.iter().map(|job| JobReasonsInfo {
+            job: job.job.to_string(),
+            name: job.name.clone(),
+            reasons: job.reasons.iter().map(ReasonInfo::from).collect(),
+        });
+        let quota_words = quota.iter().map(ToString::to_string);
+        Self {
+            reasons: general.iter().map(ReasonInfo::from).collect(),
+            jobs: of_job.collect(),
+            more_jobs: *more_jobs,
+            quota_per_day: quota.map(|quota| quota.per_day),
+            quota_left: quota.map(|quota| quota.left),
+            standing: quota_words.chain(doubts.iter().map(ToString::to_string)).collect(),
+        }
+    }
 }
 
 /// A dataset in the store.

@@ -24,8 +24,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use dockercomp_exchange::FetchError;
-use dockercomp_exchange::{Door, Exchange, FetchOptions, Fetched, Progress, Server, provider_key};
+use dockercomp_exchange::{Door, Exchange, FetchOptions, Fetched, Server, provider_key};
+pub use dockercomp_exchange::{FetchError, Progress};
 use dockercomp_network as network;
 use dockercomp_network::{Handle as Network, Role, StreamProtocol};
 use dockercomp_protocol::log::HeadNotice;
@@ -243,9 +243,10 @@ impl Peer {
         root: Cid,
         holders: Vec<Located>,
         patience: Duration,
+        progress: Option<watch::Sender<Progress>>,
     ) -> Result<(), FetchError> {
         let providers = self.locate(holders).await;
-        let options = FetchOptions { patience, progress: None };
+        let options = FetchOptions { patience, progress };
         let fetched = self.fetch_with(root, Want::All, providers, options).await?;
         if fetched.n_blocks > 0 {
             let store = self.inner.store.clone();

@@ -1,5 +1,6 @@
 //! Messages between processes.
 
 pub mod chunk;
+pub mod explain;
 pub mod permit;
 pub mod work;

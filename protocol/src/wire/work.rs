@@ -11,6 +11,7 @@ use cid::Cid;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use super::explain::Explanation;
 use crate::codec::{self, DecodeError};
 use crate::execution::ExecutorKind;
 use crate::ids::ReplicaId;
@@ -43,6 +44,8 @@ pub enum Request {
         /// Sizes of heads that were seen before, at most [`HEADS_ASKED_MAX`].
         since: Vec<u64>,
     },
+    /// "Why do I get nothing?"
+    Explain,
     /// "I am done with these."
     Report {
         /// The signed root over the statements of all results, see [`batch`](crate::batch).
@@ -76,7 +79,7 @@ pub struct Register {
     /// Addresses at which other nodes can fetch chunks from it.
     pub addresses: Vec<String>,
     /// Who runs it, if they say so: nodes of one operator never get replicas of one work
-    /// unit. At most [`LABEL_BYTES_MAX`] bytes.
+    /// unit. See [`is_operator`].
     pub operator: Option<String>,
     /// What results may depend on.
     pub platform: Platform,
@@ -190,6 +193,8 @@ pub enum Response {
         /// Encoded [`HeadNotice`](crate::log::HeadNotice)s, all of one head.
         notices: Vec<ByteBuf>,
     },
+    /// To [`Request::Explain`].
+    Explained(Explanation),
     /// To [`Request::Report`]: one verdict for each result, in order.
     Reported {
         /// What became of each.
@@ -286,9 +291,25 @@ pub enum Refusal {
     },
 }
 
+/// Whether text may be a label: nothing that a terminal would obey, and at most
+/// [`LABEL_BYTES_MAX`] bytes.
+#[must_use]
+pub fn is_label(text: &str) -> bool {
+    text.len() <= LABEL_BYTES_MAX && !text.chars().any(char::is_control)
+}
+
+/// Whether text may be the name of an operator: a label with something to read in it, without
+/// white space around it, so that equal names look equal.
+#[must_use]
+pub fn is_operator(text: &str) -> bool {
+    is_label(text) && !text.is_empty() && text.trim() == text
+}
+
 impl Register {
-    fn labels(&self) -> impl Iterator<Item = &String> {
-        self.operator.iter().chain([&self.platform.os, &self.platform.cpu])
+    fn has_right_labels(&self) -> bool {
+        self.operator.iter().all(|operator| is_operator(operator))
+            && is_label(&self.platform.os)
+            && is_label(&self.platform.cpu)
     }
 }
 
@@ -305,14 +326,14 @@ impl Request {
                     && register.executors.len() <= 2
                     && register.addresses.len() <= HINT_ADDRESSES_MAX
                     && register.addresses.iter().all(|address| address.len() <= 256)
-                    && register.labels().all(|label| label.len() <= LABEL_BYTES_MAX)
+                    && register.has_right_labels()
             }
             Self::Work(work) => {
                 work.leases_max as usize <= LEASES_MAX
                     && work.executors.len() <= 2
                     && work.cached.len() <= CACHED_ROOTS_MAX
             }
-            Self::Job { .. } => true,
+            Self::Job { .. } | Self::Explain => true,
             Self::Head { since } => since.len() <= HEADS_ASKED_MAX,
             Self::Report { root: _, results } => {
                 results.len() <= REPORTS_MAX
@@ -361,6 +382,7 @@ impl Response {
                 notices.len() <= HEADS_ASKED_MAX
                     && notices.iter().all(|notice| notice.len() <= HEAD_NOTICE_BYTES_MAX)
             }
+            Self::Explained(explanation) => explanation.fits(),
             Self::Welcome { .. } | Self::Job { .. } | Self::Refused(_) => true,
         };
         if fits { Ok(response) } else { Err(out_of_bounds()) }
@@ -407,6 +429,30 @@ mod tests {
         };
         let request = Request::Report { root: vec![1, 2, 3], results: vec![report] };
         insta::assert_snapshot!(hex::encode(codec::encode(&request)), @"a1667265706f7274a264726f6f744301020367726573756c747381a3666f7574707574814106686c6f675f7461696c647461696c6973746174656d656e74420405");
+    }
+
+    #[test]
+    fn names_that_cannot_be_told_apart_or_move_the_cursor_are_refused() {
+        let decode = |operator: &str, cpu: &str| {
+            let register = Register {
+                agent: "test".into(),
+                executors: vec![],
+                offer: Capacity::default(),
+                addresses: vec![],
+                operator: Some(operator.into()),
+                platform: Platform { os: "linux".into(), cpu: cpu.into() },
+            };
+            Request::decode(&codec::encode(&Request::Register(register)))
+        };
+        let longest = "é".repeat(LABEL_BYTES_MAX / 2);
+        for right in ["farm", "Universität Ulm, Räume 1-3", longest.as_str()] {
+            assert!(decode(right, "").is_ok(), "{right:?}");
+        }
+        let long = "x".repeat(LABEL_BYTES_MAX + 1);
+        for wrong in ["", " ", "farm ", "\tfarm", "\u{1b}[2Jfarm", "a\nb", long.as_str()] {
+            assert!(decode(wrong, "").is_err(), "{wrong:?}");
+        }
+        assert!(decode("farm", "\u{1b}[2J").is_err());
     }
 
     #[test]

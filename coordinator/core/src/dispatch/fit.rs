@@ -28,7 +28,6 @@ pub(crate) struct Asking {
 
 /// What keeps a node from a unit that waits for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Hindrance {
     /// It does not wait any more.
     Decided,
@@ -44,6 +43,16 @@ pub enum Hindrance {
     NearAnother,
     /// Chance has drawn others to audit it; the circle widens while it waits.
     NotDrawn,
+}
+
+impl Hindrance {
+    /// Whether it holds as long as the unit waits.
+    pub(crate) const fn is_lasting(self) -> bool {
+        match self {
+            Self::Decided | Self::HadIt | Self::OperatorHadIt | Self::NoExecutor => true,
+            Self::OtherClass | Self::NearAnother | Self::NotDrawn => false,
+        }
+    }
 }
 
 /// Whether a node may have a unit.
@@ -85,15 +94,8 @@ impl State {
     pub(super) fn fit(&self, who: &Asking, index: u64) -> Fit {
         match self.hindrance(who, index) {
             None => Fit::Yes,
-            Some(
-                Hindrance::Decided
-                | Hindrance::HadIt
-                | Hindrance::OperatorHadIt
-                | Hindrance::NoExecutor,
-            ) => Fit::Never,
-            Some(Hindrance::OtherClass | Hindrance::NearAnother | Hindrance::NotDrawn) => {
-                Fit::NotNow
-            }
+            Some(hindrance) if hindrance.is_lasting() => Fit::Never,
+            Some(_) => Fit::NotNow,
         }
     }
 

@@ -182,10 +182,10 @@ impl Core {
             let Some(executor) = job.executor_of(&room.executors) else { return };
             let (id, deadline) = (job.id, now + job.terms.validation.delay_bound());
             let replica = ReplicaId(self.state.next_replica);
+            self.identify(now, node);
             let check = self.state.due_check(number, node);
             let index = check.unwrap_or(index);
             let inputs = self.state.job(number).inputs(index);
-            self.identify(now, node);
             if check.is_some() {
                 self.persist(Record::SpotCheck {
                     at: now,

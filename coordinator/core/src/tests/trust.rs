@@ -1,14 +1,16 @@
 //! Who is believed, who belongs together, and what is lost.
 
+use std::time::Duration;
+
 use dockercomp_protocol::execution::ExecutorKind;
 use dockercomp_protocol::job::{
     Adaptive, Audited, Comparison, Credibility, Policy, Share, Tolerance,
 };
-use dockercomp_protocol::wire::work::Verdict;
+use dockercomp_protocol::wire::work::{Capacity, Verdict};
 use dockercomp_protocol::{NodeId, receipt::Basis};
 
-use super::env::{TestEnv, cid, node, request, spec};
-use crate::{Action, Event, Hindrance, NoWork, Profile};
+use super::env::{TestEnv, cid, node, request, result, spec};
+use crate::{Action, Event, Hindrance, NoWork, Profile, ReplicaFate, ReplicaView};
 
 fn register(env: &mut TestEnv, node: NodeId, operator: Option<&str>) {
     let operator = operator.map(ToOwned::to_owned);
@@ -26,14 +28,118 @@ fn nodes_of_one_operator_never_share_a_unit() {
     let job = env.job("job", 1, |_| {});
     env.lease(ada);
     env.expect_no_work_for(bob);
+    let because = |hindrance| vec![NoWork::NoneForIt { index: 0, hindrance }];
     let may = env.core.who_may(env.now, job, 0);
-    assert!(may.contains(&(bob, Some(Hindrance::OperatorHadIt))), "{may:?}");
-    assert!(may.contains(&(ada, Some(Hindrance::HadIt))), "{may:?}");
-    assert!(may.contains(&(eve, None)), "{may:?}");
+    let why = |node| may.iter().find(|may| may.node == node).map(|may| may.reasons.clone());
+    assert_eq!(why(bob), Some(because(Hindrance::OperatorHadIt)));
+    assert_eq!(why(ada), Some(because(Hindrance::HadIt)));
+    assert_eq!(why(eve), Some(vec![]));
     let why = env.core.explain_node(env.now, bob).jobs;
-    let hindrance = Hindrance::OperatorHadIt;
-    assert_eq!(why, [(job, vec![NoWork::NoneForIt { index: 0, hindrance }])]);
+    assert_eq!(why, [(job, because(Hindrance::OperatorHadIt))]);
     env.lease(eve);
+    assert_eq!(env.core.who_may(env.now, job, 0), [], "nothing of it waits any more");
+}
+
+#[test]
+fn nodes_of_one_operator_are_not_checked_with_what_one_of_them_had() {
+    let mut env = TestEnv::new();
+    let [ada, bob, eve] = ["ada", "bob", "eve"].map(node);
+    for (node, operator) in [(ada, Some("farm")), (bob, Some("farm")), (eve, None)] {
+        register(&mut env, node, operator);
+    }
+    let job = env.job("job", 4, |spec| {
+        let all = Share(Share::WHOLE.0);
+        let rules = Credibility::default();
+        spec.validation.policy =
+            Policy::Credibility(Credibility { accepted_error: all, spot_checks: all, ..rules });
+        (spec.validation.min_quorum, spec.validation.target_nresults) = (1, 1);
+    });
+    let lease = env.lease(ada);
+    env.report(ada, &lease, "right");
+    env.expect_accepted(&lease, "right", &[ada]);
+    env.store(job, 0);
+    // Every lease is to be a check, and only the unit that its operator had could be one.
+    assert_eq!(env.lease(bob).index, 1);
+    assert_eq!(env.lease(eve).index, 0);
+    assert_eq!(env.core.replicas_of(job, 0).len(), 1, "a check is none of its replicas");
+}
+
+#[test]
+fn what_nodes_earned_is_their_operators_as_well() {
+    let mut env = TestEnv::new();
+    let [ada, bob, eve] = ["ada", "bob", "eve"].map(node);
+    for (node, operator) in [(ada, Some("farm")), (bob, Some("farm")), (eve, None)] {
+        register(&mut env, node, operator);
+    }
+    assert_eq!((env.core.leaderboard(9), env.core.operators(9)), (vec![], vec![]));
+    env.job("job", 3, |spec| {
+        (spec.validation.min_quorum, spec.validation.target_nresults) = (1, 1);
+    });
+    // 54 milliseconds are 125 millionths of a Cobblestone.
+    for (node, times) in [(ada, 1), (bob, 2), (eve, 2)] {
+        let lease = env.lease(node);
+        let mut result = result(node, &lease, Ok("right"));
+        result.usage.fuel = times * 54_000_000;
+        env.send(result);
+        while env.take().is_some() {}
+    }
+    let mut equal = [(bob, 250), (eve, 250)];
+    equal.sort_unstable();
+    assert_eq!(env.core.leaderboard(9), [equal[0], equal[1], (ada, 125)]);
+    assert_eq!(env.core.leaderboard(2), equal);
+    assert_eq!(env.core.operators(9), [("farm".to_owned(), 2, 375)]);
+    assert_eq!(env.core.operators(0), []);
+}
+
+#[test]
+fn why_nobody_begins_a_unit_is_told_of_every_node() {
+    let mut env = TestEnv::new();
+    let [ada, bob, eve] = ["ada", "bob", "eve"].map(node);
+    let job = env.job("job", 1, |spec| spec.program.image = None);
+    let offer = request(1).free;
+    let small = Capacity { memory_bytes: 1 << 20, ..offer };
+    for (node, kind, offer) in [
+        (ada, ExecutorKind::Docker, offer),
+        (bob, ExecutorKind::Wasm, small),
+        (eve, ExecutorKind::Wasm, offer),
+    ] {
+        let profile = Profile::plain(vec![kind], offer);
+        env.step(Event::NodeRegistered { node, profile });
+    }
+    let may = env.core.who_may(env.now, job, 0);
+    let why = |node| may.iter().find(|may| may.node == node).map(|may| may.reasons.clone());
+    assert_eq!(why(ada), Some(vec![NoWork::NoExecutor]));
+    let need = Capacity { cpu_millis: 1000, memory_bytes: 1 << 30, disk_bytes: 1 << 20 };
+    assert_eq!(why(bob), Some(vec![NoWork::TooLarge { need, offer: small }]));
+    assert_eq!(why(eve), Some(vec![]));
+    assert_eq!(env.core.replicas_of(job, 0), []);
+    let lease = env.lease(eve);
+    let fate = ReplicaFate::InProgress { deadline: lease.deadline };
+    let executor = ExecutorKind::Wasm;
+    let begun = ReplicaView { replica: lease.replica, node: eve, executor, fate };
+    assert_eq!(env.core.replicas_of(job, 0), [begun]);
+}
+
+#[test]
+fn a_node_that_fails_learns_that_its_quota_is_used() {
+    let mut env = TestEnv::new();
+    let ada = node("ada");
+    register(&mut env, ada, None);
+    let job = env.job("job", 200, |spec| spec.validation.max_error_results = 50);
+    let mut leased = 0;
+    loop {
+        let granted = env.request(ada, request(1));
+        let Some(lease) = granted.first() else { break };
+        env.report_error(ada, lease);
+        while env.take().is_some() {}
+        leased += 1;
+        assert!(leased < 200, "its quota does not fall");
+    }
+    let explanation = env.core.explain_node(env.now, ada);
+    let per_day = env.core.nodes()[0].quota.per_day;
+    assert!(per_day <= leased, "{per_day} of {leased}");
+    assert_eq!(explanation.general, [NoWork::QuotaUsed { per_day }]);
+    assert!(explanation.jobs.iter().any(|(of, _)| *of == job));
 }
 
 #[test]
@@ -60,6 +166,15 @@ fn an_accepted_output_that_is_lost_is_computed_again() {
     env.report(ada, &lease, "right");
     env.expect_accepted(&lease, "right", &[ada]);
     env.expect_no_work_for(bob);
+    // Nobody else is there, or somebody was; only then is there sense in giving it up.
+    let soon = Duration::from_secs(60);
+    let is_replaceable = |env: &TestEnv| env.core.is_replaceable(env.now, job, 0, soon);
+    register(&mut env, ada, None);
+    assert!(!is_replaceable(&env));
+    register(&mut env, bob, None);
+    assert!(is_replaceable(&env));
+    env.advance(soon);
+    assert!(!is_replaceable(&env));
     env.step(Event::OutputLost { job, index: 0 });
     env.expect(Action::AnnounceWork);
     env.restart();

@@ -26,6 +26,7 @@ impl Service {
                 self.reach(peer, Waiting::Open { protocol, reply });
             }
             Command::Peers { reply } => answer(reply, self.peers.list()),
+            Command::Remote { peer, reply } => answer(reply, self.peers.newest(peer).cloned()),
             Command::Disconnect { peer, reply } => {
                 answer(reply, self.swarm.disconnect_peer_id(peer).is_ok());
             }

@@ -95,6 +95,11 @@ impl Table {
         connections.iter().find(|connection| connection.id == id).map(|found| &found.remote)
     }
 
+    /// The other end of the newest connection to a peer.
+    pub(super) fn newest(&self, peer: PeerId) -> Option<&Multiaddr> {
+        self.peers.get(&peer)?.connections.last().map(|newest| &newest.remote)
+    }
+
     /// Whether any connected peer answers Kademlia requests.
     pub(super) fn any_serves(&self) -> bool {
         self.peers.values().any(|peer| peer.identity.as_ref().is_some_and(|i| i.serves_kademlia))

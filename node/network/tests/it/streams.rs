@@ -46,6 +46,23 @@ async fn frames_are_echoed_over_quic() {
     echo_works(Over::Quic).await;
 }
 
+/// Each side sees where the other is; of a stranger nothing is known.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_address_of_a_connected_peer_is_known() {
+    let (answering, asking) = pair(Over::Tcp).await;
+    let peer = answering.handle.local_peer();
+    assert_eq!(asking.handle.remote_ip(peer).await.expect("the service runs"), None);
+    asking.handle.connect(peer).await.expect("it is reachable");
+    for (here, there) in [(&asking, &answering), (&answering, &asking)] {
+        let there = there.handle.local_peer();
+        let address = eventually("the connection is known", async || {
+            here.handle.remote_ip(there).await.expect("the service runs")
+        })
+        .await;
+        assert!(address.is_loopback(), "{address:?}");
+    }
+}
+
 /// Many streams at once: none is lost on the way to the one who accepts them.
 #[tokio::test(flavor = "multi_thread")]
 async fn burst_of_streams_arrives_whole() {

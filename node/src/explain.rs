@@ -1,0 +1,150 @@
+//! Why this node has nothing to do: what it knows itself, and what its coordinator says.
+
+use std::time::Duration;
+
+use dockercomp_peer::api::{NodeReasons, ReasonInfo};
+use dockercomp_protocol::wire::work::{Capacity, Request, Response};
+
+use crate::session::{Handle as Session, NoAnswer};
+
+/// How long the coordinator may take to answer a person's question.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a node knows of itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Own<'a> {
+    /// The coordinator, once it was reached.
+    pub(crate) coordinator: Option<&'a str>,
+    /// Peers that it is connected to.
+    pub(crate) n_peers: usize,
+    /// Why work does not go on, if it does not.
+    pub(crate) trouble: Option<&'a str>,
+    /// Whether it has been asked to stop.
+    pub(crate) is_stopping: bool,
+    /// What work may use.
+    pub(crate) offer: Capacity,
+    /// Bytes of data held.
+    pub(crate) used_bytes: u64,
+}
+
+/// What the coordinator said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// Why the node gets nothing.
+    Reasons(Box<NodeReasons>),
+    /// Something else: it is of an older version.
+    Other,
+    /// Nothing.
+    Nothing,
+}
+
+/// Asks the coordinator why it gives this node nothing.
+pub(crate) async fn ask(session: &Session) -> Said {
+    match tokio::time::timeout(PATIENCE, session.ask(Request::Explain)).await {
+        Ok(Ok(Response::Explained(explanation))) => {
+            Said::Reasons(Box::new(NodeReasons::from(&explanation)))
+        }
+        Ok(Ok(_)) => Said::Other,
+        Ok(Err(NoAnswer)) | Err(_) => Said::Nothing,
+    }
+}
+
+/// Every reason on this side why there is nothing to do, the most general first.
+pub(crate) fn reasons(own: &Own<'_>, said: &Said) -> Vec<ReasonInfo> {
+    let mut reasons = Vec::new();
+    let mut add = |name: &str, text: String| reasons.push(ReasonInfo::new(name, text));
+    if own.is_stopping {
+        add("stopping", "the node is stopping".to_owned());
+    }
+    match (said, own.coordinator) {
+        (Said::Nothing, None) if own.n_peers == 0 => add(
+            "no_network",
+            "no coordinator was found: the node is connected to nobody, not even to the \
+             bootstrap nodes of its join link"
+                .to_owned(),
+        ),
+        (Said::Nothing, None) => add(
+            "no_coordinator",
+            format!(
+                "no coordinator of the project was found yet, though {} peers are reached: it \
+                 does not run, or this node cannot reach it",
+                own.n_peers
+            ),
+        ),
+        (Said::Nothing, Some(coordinator)) => add(
+            "coordinator_lost",
+            format!("the coordinator {coordinator} does not answer; the node looks for it again"),
+        ),
+        (Said::Other, _) => add(
+            "not_told",
+            "the coordinator is of an older version and does not say why".to_owned(),
+        ),
+        (Said::Reasons(_), _) => {}
+    }
+    if let Some(trouble) = own.trouble {
+        add("trouble", format!("work does not go on: {trouble}"));
+    }
+    let Capacity { cpu_millis, memory_bytes, disk_bytes } = own.offer;
+    for (name, what, is_offered) in [
+        ("no_cpu", "cores", cpu_millis > 0),
+        ("no_memory", "memory", memory_bytes > 0),
+        ("no_disk", "disk", disk_bytes > 0),
+    ] {
+        if !is_offered {
+            add(name, format!("the node offers no {what}"));
+        }
+    }
+    if disk_bytes > 0 && own.used_bytes >= disk_bytes {
+        add("disk_full", "the data that the node holds takes all the disk it offers".to_owned());
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FINE: Own<'static> = Own {
+        coordinator: Some("12D3"),
+        n_peers: 3,
+        trouble: None,
+        is_stopping: false,
+        offer: Capacity { cpu_millis: 1, memory_bytes: 1, disk_bytes: 2 },
+        used_bytes: 1,
+    };
+
+    fn names(own: &Own<'_>, said: &Said) -> Vec<String> {
+        reasons(own, said).into_iter().map(|reason| reason.reason).collect()
+    }
+
+    fn reasons_of_coordinator() -> Said {
+        Said::Reasons(Box::new(NodeReasons::from(&Default::default())))
+    }
+
+    #[test]
+    fn a_node_that_is_fine_leaves_it_to_the_coordinator_to_say_why() {
+        assert_eq!(names(&FINE, &reasons_of_coordinator()), [""; 0]);
+    }
+
+    #[test]
+    fn who_cannot_be_reached_is_told_apart() {
+        let lost = Said::Nothing;
+        assert_eq!(names(&FINE, &lost), ["coordinator_lost"]);
+        let never = Own { coordinator: None, ..FINE };
+        assert_eq!(names(&never, &lost), ["no_coordinator"]);
+        assert_eq!(names(&Own { n_peers: 0, ..never }, &lost), ["no_network"]);
+        assert_eq!(names(&FINE, &Said::Other), ["not_told"]);
+    }
+
+    #[test]
+    fn every_local_reason_is_named() {
+        let own = Own {
+            trouble: Some("the store is full"),
+            is_stopping: true,
+            offer: Capacity { cpu_millis: 0, memory_bytes: 0, disk_bytes: 1 },
+            ..FINE
+        };
+        let expected = ["stopping", "trouble", "no_cpu", "no_memory", "disk_full"];
+        assert_eq!(names(&own, &reasons_of_coordinator()), expected);
+    }
+}

@@ -279,10 +279,15 @@ pub(crate) fn rest_of(stderr: Option<impl Read>) -> String {
     text
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, for TCP and for QUIC.
 pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+    loop {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        if std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn strings(texts: &[&str]) -> Vec<String> {

@@ -158,6 +158,22 @@ mod tests {
     }
 
     #[test]
+    fn a_forged_report_is_refused() {
+        let (root, blocks) = output(b"result");
+        let signed = sign(&key(1), &[report(&key(1), 0, root, blocks.clone())]);
+        let node = key(1).public().to_peer_id();
+        let forged = vec![report(&key(1), 1, root, blocks.clone())];
+        let refused = open(node, signed.clone(), forged);
+        assert!(matches!(refused, Err(ReportError::Batch(_))), "another replica's result");
+        for place in 0..signed.len() {
+            let mut flipped = signed.clone();
+            flipped[place] ^= 1;
+            let right = vec![report(&key(1), 0, root, blocks.clone())];
+            assert!(open(node, flipped, right).is_err(), "byte {place} of the signed root");
+        }
+    }
+
+    #[test]
     fn a_report_of_another_node_is_refused() {
         let (root, blocks) = output(b"result");
         let reports = vec![report(&key(1), 0, root, blocks)];

@@ -34,3 +34,29 @@ impl Clock {
         tokio::time::Instant::from_std(self.started + at.since(self.base))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    /// The system's clock was set back by a day since the last record: time stands still.
+    #[test]
+    fn a_clock_that_was_set_back_does_not_revive_the_past() {
+        let last = Clock::from(Timestamp(0)).now() + DAY;
+        let clock = Clock::from(last);
+        assert!(clock.now() >= last);
+        assert!(clock.now().since(last) < Duration::from_secs(60));
+    }
+
+    /// The system's clock was set forward by a day, or the process was away for one.
+    #[test]
+    fn a_clock_that_was_set_forward_is_believed() {
+        let system = Clock::from(Timestamp(0)).now();
+        let yesterday = Timestamp(system.0 - millis(DAY));
+        assert!(Clock::from(yesterday).now() >= system);
+    }
+}

@@ -67,6 +67,26 @@ fn a_node_holds_no_more_leases_than_allowed() {
     assert_eq!(env.request(ada, request(2)).len(), 1);
 }
 
+/// It claims more than any machine has: it still waits for its turn, and a job's owner never
+/// depends on it alone.
+#[test]
+fn a_node_that_claims_a_million_cores_holds_no_more_than_others() {
+    let max = Config::default().leases_per_node_max;
+    let mut env = TestEnv::new();
+    env.job("job", 1_000_000, |_| {});
+    let eve = node("eve");
+    let mut held = 0;
+    while held <= max {
+        let granted = env.request(eve, request(u32::MAX)).len();
+        held += u32::try_from(granted).expect("few");
+        if granted == 0 {
+            break;
+        }
+    }
+    assert_eq!(held, max);
+    assert_eq!(env.request(node("ada"), request(1)).len(), 1);
+}
+
 #[test]
 fn nodes_get_only_what_they_can_run() {
     let mut env = TestEnv::new();

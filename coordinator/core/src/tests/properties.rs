@@ -70,8 +70,10 @@ fn sequence() -> impl Strategy<Value = Vec<Op>> {
     })
 }
 
+type IsIt<T> = fn(&T) -> bool;
+
 /// What sequences must come to now and then, or the rules for it are not tested.
-const REACHED: [(&str, fn(&Record) -> bool); 17] = [
+const REACHED: [(&str, IsIt<Record>); 17] = [
     ("a spot-check", |record| matches!(record, Record::SpotCheck { .. })),
     ("a trusted node", |record| matches!(record, Record::Leased { trusted: Some(_), .. })),
     ("a comparison", |record| matches!(record, Record::Compared { .. })),
@@ -115,7 +117,7 @@ fn the_sequences_come_everywhere() {
     for (what, is_it) in REACHED {
         assert!(records.iter().any(is_it), "no sequence came to {what}");
     }
-    let is_policy: [fn(&Basis) -> bool; 5] = [
+    let is_policy: [IsIt<Basis>; 5] = [
         |basis| matches!(basis, Basis::Quorum),
         |basis| matches!(basis, Basis::Trusted { .. }),
         |basis| matches!(basis, Basis::Credible { .. }),

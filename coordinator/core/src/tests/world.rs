@@ -278,7 +278,8 @@ impl World {
     fn work(&mut self, node: NodeId, leases: u32) {
         let from = self.leases.len();
         self.request(node, request(leases));
-        for (node, lease) in self.leases[from..].to_vec() {
+        let granted = self.leases[from..].to_vec();
+        for (node, lease) in granted {
             self.report(node, &lease, "right");
         }
     }

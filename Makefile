@@ -64,6 +64,13 @@ crash: setup examples ## Kill a coordinator under load 200 times, and check that
 	DOCKERCOMP_CRASH_KILLS=$(KILLS) $(if $(SEED),DOCKERCOMP_CRASH_SEED=$(SEED)) \
 	    $(CARGO) test --locked --package dockercomp --test it kills:: -- --nocapture
 
+# Bugs of `make mutants`, all unless named, as in: make mutants MUTANTS='tie-wins credit-twice'
+MUTANTS ?=
+
+.PHONY: mutants
+mutants: ## Plant bugs in the core and check that the tests catch each
+	@scripts/mutants.sh $(MUTANTS)
+
 .PHONY: lint
 lint: setup purity ## Check formatting, lints, documentation and purity
 	$(CARGO) fmt --all --check

@@ -87,7 +87,7 @@ struct OfLot {
     audited: u32,
     /// Who gave a result of it.
     nodes: BTreeSet<NodeId>,
-    /// Whether as many agree as an audit demands.
+    /// Whether as many that count agree as an audit demands.
     is_confirmed: bool,
 }
 
@@ -375,7 +375,7 @@ impl Witness {
         }
         let of_lot = match basis {
             Basis::Lot { results, audited } => {
-                let is_confirmed = agreeing.len() >= rules.min_quorum.max(2) as usize;
+                let is_confirmed = counted >= rules.min_quorum.max(2) as usize;
                 Some(OfLot { job, results, audited, nodes, is_confirmed })
             }
             Basis::Quorum
@@ -411,9 +411,10 @@ impl Witness {
                 panic!("a lot of a job without audits");
             };
             let has_passed = |&(job, node, audits): &(Cid, NodeId, u32)| {
-                let clean = self.standings.get(&node).map_or(0, |of| of.agreed);
-                let least = audits_millis(rules, first.results.into(), clean) / 1000;
+                let of = self.standings.get(&node).copied().unwrap_or_default();
+                let least = audits_millis(rules, first.results.into(), of.agreed) / 1000;
                 job == first.job
+                    && of.caught.is_none()
                     && lot.iter().all(|unit| unit.nodes.contains(&node))
                     && first.audited >= audits.min(first.results)
                     && u64::from(first.audited) >= least

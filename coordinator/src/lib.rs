@@ -53,6 +53,7 @@ use dockercomp_protocol::link::JoinLink;
 use dockercomp_protocol::statement::{Charter, project_key};
 use dockercomp_store::StoreError;
 use multiaddr::Multiaddr;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -181,6 +182,7 @@ impl Service {
             Decider::new(core, journal, clock, peer.store().clone(), log);
         let directory = Directory::default();
         let announcer = Announcer::default();
+        let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
         let server = Server {
             network: peer.network().clone(),
             decider: handle.clone(),
@@ -188,6 +190,7 @@ impl Service {
             directory: directory.clone(),
             seal: Arc::clone(&seal),
             heads: heads.clone(),
+            opening: Arc::new(Semaphore::new(n_cores)),
         };
         let pulling = Effects {
             peer: peer.clone(),

@@ -21,6 +21,7 @@ use dockercomp_protocol::wire::work::{
 use dockercomp_protocol::{Cid, ReplicaId, codec};
 use serde_bytes::ByteBuf;
 use tokio::time::Instant;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::decider::{Answer, Handle as Decider, Reported, Stopped};
@@ -63,6 +64,8 @@ pub(crate) struct Server {
     pub(crate) directory: Directory,
     pub(crate) seal: Arc<Seal>,
     pub(crate) heads: Heads,
+    /// Reports are opened on as many threads as there are cores: more would only keep memory.
+    pub(crate) opening: Arc<Semaphore>,
 }
 
 impl Server {
@@ -263,7 +266,12 @@ impl Server {
         known: &mut Known,
     ) -> Response {
         let mut verdicts = vec![Verdict::NotRight; reports.len()];
-        let opened = tokio::task::spawn_blocking(move || report::open(node, root, reports)).await;
+        let Ok(permit) = Arc::clone(&self.opening).acquire_owned().await else { return busy() };
+        let opened = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            report::open(node, root, reports)
+        })
+        .await;
         let opened = match opened.expect("opening does not panic") {
             Ok(opened) => opened,
             Err(error) => {

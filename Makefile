@@ -90,7 +90,7 @@ purity: ## Check that the pure crates depend on nothing that does I/O
 bench-dispatch: setup ## Measure validated work units per second; options in ARGS
 	$(CARGO) build --locked --release --bin dockercomp
 	@python="$$(scripts/dask.sh "$(target_dir)/bench/dask")" && \
-	$(CARGO) bench --locked -p dockercomp-coordinator --bench dispatch -- \
+	MALLOC_ARENA_MAX=2 $(CARGO) bench --locked -p dockercomp-coordinator --bench dispatch -- \
 	    --binary "$(target_dir)/release/dockercomp" --into "$(target_dir)/bench" \
 	    $${python:+--dask "$$python"} $(ARGS)
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use dockercomp_protocol::content;
-use dockercomp_protocol::manifest::Chunker;
+use dockercomp_protocol::manifest::{self, Chunk, ChunkedFile, Chunker, Chunks};
 use dockercomp_store::{AddOptions, Want};
 
 use crate::support::{CHUNK, TestStore, add, fetch, noise, options, sample, staged, write};
@@ -48,6 +48,35 @@ fn a_fetch_links_a_file_that_another_dataset_has() {
     let two = add(&from, &files);
     assert_eq!(fetch(&from, &to, &two, Want::All, 8).expect("the rest"), 3, "root, page, chunk");
     assert!(staged(&to, &two, Want::All) == files, "the folder differs");
+}
+
+/// Whoever makes a manifest says what the hash of a whole file is, and may lie: then the file of
+/// another dataset must not take the place of the one that has that hash.
+#[test]
+fn a_lie_about_the_hash_of_a_file_spoils_no_other_dataset() {
+    let (from, to) = (TestStore::new(), TestStore::new());
+    let bytes = noise(80, 2 * CHUNK as usize);
+    let root = add(&from, &BTreeMap::from([("file".to_owned(), bytes.clone())]));
+    let told = from.files(&root, 0, 1).expect("the page").remove(0);
+    let Chunks::Inline(chunks) = &told.chunks else { panic!("two chunks need no page") };
+
+    let other = noise(81, CHUNK as usize);
+    let chunks = vec![chunks[0], Chunk(content::chunk_cid(&other), CHUNK)];
+    let (path, size) = (told.path.clone(), told.size);
+    let lie = ChunkedFile { path, size, exec: told.exec, b3: told.b3, chunks };
+    let lie = manifest::build(Chunker::Fixed { size: CHUNK }, vec![lie]).expect("a manifest");
+    let mut blocks = lie.blocks;
+    blocks.reverse();
+    blocks.push((content::chunk_cid(&bytes[..CHUNK as usize]), bytes[..CHUNK as usize].to_vec()));
+    blocks.push((content::chunk_cid(&other), other));
+    for (cid, block) in blocks {
+        to.put(&lie.cid, &cid, &block.into()).expect("it hashes to its name");
+    }
+    assert_eq!(to.missing(&lie.cid, &Want::All, 1).expect("a walk"), []);
+    to.checkpoint().expect("it is published");
+
+    fetch(&from, &to, &root, Want::All, 8).expect("all of it");
+    assert!(staged(&to, &root, Want::All)["file"] == bytes, "another file took its place");
 }
 
 #[test]

@@ -45,6 +45,10 @@ test: setup examples ## Run all tests
 test-kill: setup ## Kill the receiver of 1 GiB twenty times; make test does it with less
 	DOCKERCOMP_KILL_TEST_MIB=1024 $(CARGO) test --locked -p dockercomp-exchange --test it kill::
 
+.PHONY: interop
+interop: build ## Read an exported dataset with an IPLD implementation from PyPI
+	@scripts/interop.sh "$(target_dir)"
+
 .PHONY: bench-transfer
 bench-transfer: setup ## Compare how fast data travels with other tools (needs root)
 	@scripts/bench-transfer.sh

@@ -17,7 +17,7 @@
 //!
 //! # What is not here
 //!
-//! Upload slots and limits of bandwidth; the place for them is where `loads` is acquired.
+//! Upload slots; the place for them is where `loads` is acquired.
 //!
 //! # Bounds
 //!
@@ -46,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 use crate::OPEN_MAX;
 use crate::error::ServeError;
 use crate::plain::{self, Door};
+use crate::rate::{Limits, PIECE_BYTES, Rates};
 use crate::traffic::Traffic;
 
 /// Blocks of one stream that are read before their turn to be sent.
@@ -82,6 +83,7 @@ pub struct Server {
     authorise: Arc<dyn Authorise>,
     /// One permit for each block in memory.
     loads: Arc<Semaphore>,
+    limits: Arc<Limits>,
     /// Where public blocks are served without encryption, if anywhere.
     door: Option<Arc<Door>>,
 }
@@ -119,7 +121,14 @@ impl Server {
     #[must_use]
     pub fn new(store: Store, traffic: Traffic, authorise: impl Authorise) -> Self {
         let loads = Arc::new(Semaphore::new(LOADED_MAX));
-        Self { store, traffic, authorise: Arc::new(authorise), loads, door: None }
+        let limits = Arc::new(Limits::new(Rates::default()));
+        Self { store, traffic, authorise: Arc::new(authorise), loads, limits, door: None }
+    }
+
+    /// The same server within these limits.
+    pub(crate) fn with_limits(mut self, limits: Arc<Limits>) -> Self {
+        self.limits = limits;
+        self
     }
 
     /// The same server, which also tells peers of this door. [`Self::run_door`] serves there.
@@ -225,7 +234,14 @@ impl Server {
         unless_stalled(write.write_all(&ready.answer.encode())).await?;
         let mut rest = &ready.payload[..];
         while !rest.is_empty() {
-            let n = unless_stalled(write.write(rest)).await?;
+            let piece = if self.limits.limits_up() {
+                let piece = &rest[..rest.len().min(PIECE_BYTES)];
+                self.limits.up(peer, piece.len()).await;
+                piece
+            } else {
+                rest
+            };
+            let n = unless_stalled(write.write(piece)).await?;
             if n == 0 {
                 return Err(io::Error::from(io::ErrorKind::WriteZero).into());
             }

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dockercomp_exchange::{Dial, DialError, Exchange, FetchOptions, Options, Server, Traffic};
+use dockercomp_exchange::{Dial, DialError, Exchange, FetchOptions, Options, Rates, Server};
 use dockercomp_protocol::content::Digest;
+use dockercomp_protocol::manifest::Chunker;
 use dockercomp_protocol::wire::chunk::ANSWER_BYTES;
 use dockercomp_protocol::{Cid, NodeId};
 use dockercomp_store::{AddOptions, Store};
@@ -156,7 +157,7 @@ impl World {
 impl Node {
     /// Adds files to the store as one dataset.
     pub(crate) fn add(&self, files: &[(String, Vec<u8>)]) -> Cid {
-        self.add_in_chunks(files, AddOptions::default().chunk_bytes)
+        self.add_in_chunks(files, 1 << 20)
     }
 
     /// Like [`Self::add`], in chunks of this size.
@@ -167,23 +168,33 @@ impl Node {
             fs::create_dir_all(path.parent().expect("a directory")).expect("a fresh directory");
             fs::write(path, bytes).expect("a fresh file");
         }
-        let options = AddOptions { chunk_bytes, ..AddOptions::default() };
+        let options =
+            AddOptions { chunker: Chunker::Fixed { size: chunk_bytes }, ..AddOptions::default() };
         self.store.add(&source, &options).expect("plain files").root
     }
 
     /// Serves on a socket of its own, instead of what was served before.
     pub(crate) async fn serve(&mut self, nature: Nature) {
+        self.serve_as(nature, Rates::default()).await;
+    }
+
+    /// Serves honestly, with limits.
+    pub(crate) async fn serve_within(&mut self, rates: Rates) {
+        self.serve_as(Nature::Honest, rates).await;
+    }
+
+    async fn serve_as(&mut self, nature: Nature, rates: Rates) {
         let shutdown = CancellationToken::new();
         self.serving = Some(shutdown.clone().drop_guard());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         self.book.0.lock().expect("not poisoned").insert(self.id, address);
         let asked = self.served.clone();
-        let server =
-            Server::new(self.store.clone(), Traffic::default(), move |_: &_, digest: &_| {
-                asked.0.lock().expect("not poisoned").push(*digest);
-                true
-            });
+        let exchange = self.exchange_with(Options { rates, ..quick() });
+        let server = exchange.server(move |_: &_, digest: &_| {
+            asked.0.lock().expect("not poisoned").push(*digest);
+            true
+        });
         tokio::spawn(async move {
             let mut streams = JoinSet::new();
             let accepting = async {

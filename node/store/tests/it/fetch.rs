@@ -124,6 +124,7 @@ fn blocks_may_come_twice_and_unasked() {
     let dockercomp_protocol::manifest::Chunks::Inline(chunks) = entry.chunks else {
         panic!("three chunks need no page")
     };
+    let chunks: Vec<_> = chunks.iter().map(|chunk| chunk.0).collect();
     let pages = from.root(&root).expect("a read").expect("it is here").pages;
     for cid in [root].iter().chain(&pages).chain(&chunks).chain(&chunks) {
         let digest = content::digest(cid).expect("one of ours");

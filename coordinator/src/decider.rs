@@ -423,3 +423,6 @@ impl Handle {
         self.clock.now()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,11 @@
 """Reads a CAR file of ours with an IPLD implementation that is not ours, and names every block again.
 
-    python scripts/check-car.py FILE FOLDER
+    python scripts/check-car.py FILE CID FOLDER
 
 Needs the packages ipld-car, dag-cbor, multiformats and blake3 (`make interop` installs them in an
 environment of their own). Every block must have the CID that the file gives it, the manifest must
-lead from the root to every block and to no other, and the chunks must make up the files of FOLDER.
+lead from the root CID to every block and to no other, and the chunks must make up the files of
+FOLDER.
 """
 
 import os
@@ -21,7 +22,7 @@ def name(codec, data):
     return CID("base32", 1, codec, digest)
 
 
-def main(path, folder):
+def main(path, expected, folder):
     with open(path, "rb") as file:
         roots, found = ipld_car.decode(file.read())
     blocks = {}
@@ -29,6 +30,7 @@ def main(path, folder):
         assert name(cid.codec.name, bytes(data)) == cid, f"{cid} has another name"
         blocks[cid] = bytes(data)
     (root,) = roots
+    assert root.encode("base32") == expected, f"the root is {root.encode('base32')}, not {expected}"
     reached = {root}
 
     def read(cid):
@@ -53,7 +55,7 @@ def main(path, folder):
     }
     assert names == here, f"other files: {names ^ here}"
     assert reached == set(blocks), f"{len(set(blocks) - reached)} blocks that nothing names"
-    print(f"{root}: {len(blocks)} blocks, {len(names)} files, all as the file says")
+    print(f"{expected}: {len(blocks)} blocks, {len(names)} files, all as the file says")
 
 
 main(*sys.argv[1:])

@@ -17,6 +17,8 @@
 //!   its size; with a content-defined one none is larger than its largest.
 //! - Every file names the BLAKE3 of all its bytes, which is what `b3sum` prints.
 
+use std::collections::BTreeSet;
+
 use cid::Cid;
 use serde::{Deserialize, Serialize};
 
@@ -234,6 +236,10 @@ impl Root {
         let pages = root.files.div_ceil(PAGE_FILES_MAX as u64);
         if root.pages.len() > ROOT_PAGES_MAX || root.pages.len() as u64 != pages {
             return Err(ManifestError::Inconsistent { what: "number of pages" });
+        }
+        // Each has other files, for a path is there once.
+        if root.pages.iter().collect::<BTreeSet<_>>().len() < root.pages.len() {
+            return Err(ManifestError::Inconsistent { what: "a page that is there twice" });
         }
         Ok(root)
     }
@@ -468,7 +474,7 @@ pub fn check_path(path: &str) -> Result<(), ManifestError> {
 fn check_order<'a>(paths: impl Iterator<Item = &'a str>) -> Result<(), ManifestError> {
     let mut previous: Option<&str> = None;
     // The directories that the last file lies in, and the files seen, cannot share a path.
-    let mut files = std::collections::BTreeSet::new();
+    let mut files = BTreeSet::new();
     for path in paths {
         if previous.is_some_and(|previous| previous >= path) {
             return Err(ManifestError::Inconsistent { what: "files are not sorted by path" });
@@ -568,6 +574,68 @@ a5617601656279746573056566696c65730265706167657381d82a58250001711e20ed47df102368
         let last = ChunkPage::decode(block(&pages[1].0), &page.files[0], root.chunker, 1)
             .expect("a chunk page");
         assert_eq!(last.chunks.len(), 4);
+    }
+
+    /// Pages that no honest program builds, which peers may send nevertheless.
+    #[test]
+    fn pages_with_paths_that_must_not_be_are_refused() {
+        let page_of = |paths: &[&str]| {
+            let mut blocks = Vec::new();
+            let files = paths.iter().map(|path| entry_of(file(path, 1), &mut blocks)).collect();
+            let root = Root { v: VERSION, chunker: FIXED, files: 2, bytes: 2, pages: vec![] };
+            Page::decode(&codec::encode(&Page { v: VERSION, files }), &root, 0)
+        };
+        assert!(page_of(&["NAME", "name"]).is_ok(), "they differ");
+        for paths in [
+            ["same", "same"],
+            ["b", "a"],
+            ["a", "a/b"],
+            ["../up", "z"],
+            ["a", "a/../../up"],
+            ["/etc/passwd", "z"],
+            ["a", "c:\\windows"],
+            ["a", ""],
+        ] {
+            assert!(page_of(&paths).is_err(), "{paths:?} was accepted");
+        }
+        assert!(page_of(&["a", "b", "c"]).is_err(), "more files than the root says");
+    }
+
+    /// What a root says costs nothing before its pages are here, and they must be as many.
+    #[test]
+    fn a_root_of_millions_of_files_needs_their_pages() {
+        let root = |files: u64, pages: usize| {
+            let pages = (0..pages).map(|page| content::block_cid(&page.to_le_bytes())).collect();
+            let root = Root { v: VERSION, chunker: FIXED, files, bytes: u64::MAX, pages };
+            Root::decode(&codec::encode(&root))
+        };
+        let most = ROOT_PAGES_MAX * PAGE_FILES_MAX;
+        assert_eq!(root(10_000_000, 19_532).expect("so many are allowed").page_files(19_531), 128);
+        assert!(root(10_000_000, 1).is_err());
+        assert!(root(most as u64, ROOT_PAGES_MAX).is_ok());
+        assert!(root(most as u64 + 1, ROOT_PAGES_MAX + 1).is_err());
+        assert!(root(u64::MAX, ROOT_PAGES_MAX).is_err());
+        assert!(root(0, 1).is_err());
+        let page = content::block_cid(b"page");
+        let twice = Root { v: VERSION, chunker: FIXED, files: 513, bytes: 0, pages: vec![page; 2] };
+        assert!(Root::decode(&codec::encode(&twice)).is_err(), "the same files twice");
+    }
+
+    /// A page of ten million entries is not even looked at.
+    #[test]
+    fn a_block_that_is_too_long_is_refused_before_it_is_decoded() {
+        let entry = entry_of(file("a", 1), &mut Vec::new());
+        let page = codec::encode(&Page { v: VERSION, files: vec![entry; 10_000] });
+        let root = Root { v: VERSION, chunker: FIXED, files: 512, bytes: 1, pages: vec![] };
+        let refused = Page::decode(&page, &root, 0);
+        assert!(
+            matches!(refused, Err(ManifestError::Decode(DecodeError::TooLong { .. }))),
+            "{refused:?}"
+        );
+        // A list that says it has ten million entries and ends there.
+        let mut short = vec![0xa2, 0x61, b'v', 0x01, 0x65];
+        short.extend(b"files\x9a\x00\x98\x96\x80");
+        assert!(Page::decode(&short, &root, 0).is_err());
     }
 
     /// A manifest must not say more chunks, longer ones, or others than the chunker makes.

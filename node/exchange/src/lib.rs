@@ -57,7 +57,7 @@ pub use network::provider_key;
 pub use options::{FetchOptions, Fetched, Options, Progress};
 pub use plain::Door;
 pub use rate::Rates;
-pub use server::{Authorise, Server};
+pub use server::{Authorise, Patience, Server};
 pub use traffic::{PeerTraffic, Snapshot, Traffic};
 
 /// Requests that are open on one stream at once. A client keeps to it, and a server answers

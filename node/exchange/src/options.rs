@@ -22,8 +22,8 @@ pub struct Options {
     pub blocks_in_flight: usize,
     /// How long opening a stream may take.
     pub dial_timeout: Duration,
-    /// A peer that owes answers and gives none for this long is taken for gone. At the default,
-    /// one chunk of 1 MiB may come at 35 kB/s.
+    /// A peer that owes answers and gives no whole one for this long is taken for gone. At the
+    /// default, one chunk of 1 MiB may come at 35 kB/s.
     pub silence_max: Duration,
     /// For how long a peer that says it is busy is left alone.
     pub busy_pause: Duration,

@@ -22,6 +22,15 @@ pub(crate) const PIECE_BYTES: usize = 64 << 10;
 /// Peers whose use of the line is remembered; those that use none are forgotten first.
 const PEERS_MAX: usize = 1024;
 
+/// The slowest rate at which a block may be taken, in bytes a second: a line of 1 Mbit/s on
+/// which thirty blocks come at once.
+pub(crate) const RATE_MIN: u64 = 4 << 10;
+
+/// How long so many bytes take at this rate.
+pub(crate) fn time_of(bytes: usize, per_second: u64) -> Duration {
+    Duration::from_secs_f64(bytes as f64 / per_second.max(1) as f64)
+}
+
 /// Bytes a second in each direction; `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rates {
@@ -42,7 +51,7 @@ struct Meter {
 impl Meter {
     /// Counts bytes as passed, and says how long they must wait.
     fn reserve(&mut self, now: Instant, bytes: usize, per_second: u64) -> Duration {
-        let cost = Duration::from_secs_f64(bytes as f64 / per_second.max(1) as f64);
+        let cost = time_of(bytes, per_second);
         let earliest = now.checked_sub(BURST).unwrap_or(now);
         self.paid_until = self.paid_until.max(earliest) + cost;
         self.paid_until.saturating_duration_since(now)

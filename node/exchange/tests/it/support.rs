@@ -85,6 +85,10 @@ pub(crate) enum Nature {
     Silent,
     /// Says that a payload of 4 GiB follows.
     Boasts,
+    /// Sends half of an answer, and then nothing.
+    Halves,
+    /// Sends each payload byte by byte.
+    Trickles,
     /// Repeats each answer.
     Repeats,
     /// Waits before each answer.
@@ -319,6 +323,21 @@ async fn distort(
             Nature::Silent => std::future::pending().await,
             Nature::Slow(pause) => tokio::time::sleep(pause).await,
             Nature::Boasts => head[5..].fill(0xff),
+            Nature::Halves => {
+                to.write_all(&head).await?;
+                to.write_all(&payload[..payload.len() / 2]).await?;
+                to.flush().await?;
+                std::future::pending().await
+            }
+            Nature::Trickles => {
+                to.write_all(&head).await?;
+                for byte in payload {
+                    to.write_all(&[byte]).await?;
+                    to.flush().await?;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                continue;
+            }
             Nature::Repeats => {
                 to.write_all(&head).await?;
                 to.write_all(&payload).await?;

@@ -8,10 +8,11 @@
 //!
 //! | When | What |
 //! |---|---|
-//! | a lease becomes durable | its number is new; its host has no other replica of the unit |
+//! | a lease becomes durable | its number is new; its host has no other replica of the unit, and no other host of its operator has one |
 //! | a lease is granted | it is durable, as this host's |
 //! | a report is acknowledged | it is durable |
-//! | a unit is accepted | once; with its receipt; enough equal results, by different nodes, each really computed; not wrong unless enough hosts collude |
+//! | a unit is accepted | once; with its receipt; by a rule that its owner's policy allows, which votes and records of the nodes meet; by different nodes, each result really computed; not wrong unless as many hosts collude as the rule rests on |
+//! | lots are accepted | whole, each of one node, and audited as often as their owner demands |
 //! | an output is said to be safe | it is there |
 //! | the coordinator restarts | whatever was acknowledged is known |
 //!
@@ -22,12 +23,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dockercomp_coordinator_core::Record;
+use dockercomp_coordinator_core::{Finding, Record};
+use dockercomp_protocol::receipt::{Basis, Votes};
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::{Cid, ReplicaId, codec};
 
 use crate::behaviour::{Behaviour, Product, Sight, honest_output};
 use crate::coordinator::Receipt;
+use crate::grounds::{OfLot, Records};
 use crate::jobs::{Jobs, UnitId};
 use crate::names;
 use crate::violation::Violation;
@@ -42,6 +45,8 @@ struct Entry {
     unit: UnitId,
     /// What its host really computed.
     product: Option<Product>,
+    /// Whether the unit was decided before it was leased.
+    is_check: bool,
     is_reported: bool,
     is_acknowledged: bool,
 }
@@ -50,6 +55,9 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Books {
     behaviours: Vec<Behaviour>,
+    /// The operator of each host, if it has one.
+    operators: Vec<Option<u32>>,
+    records: Records,
     replicas: BTreeMap<ReplicaId, Entry>,
     units: BTreeMap<UnitId, Vec<ReplicaId>>,
     accepted: BTreeMap<UnitId, Cid>,
@@ -64,10 +72,11 @@ pub(crate) struct Books {
 }
 
 impl Books {
-    /// Books about hosts that behave so.
-    pub(crate) fn new(behaviours: Vec<Behaviour>) -> Self {
+    /// Books about hosts that behave so, and are run by these operators.
+    pub(crate) fn new(behaviours: Vec<Behaviour>, operators: Vec<Option<u32>>) -> Self {
         let accepted_of = vec![0; behaviours.len()];
-        Self { behaviours, accepted_of, ..Self::default() }
+        let records = Records::new(behaviours.len());
+        Self { behaviours, operators, records, accepted_of, ..Self::default() }
     }
 
     pub(crate) fn report(&mut self, violation: Violation) {
@@ -125,23 +134,24 @@ impl Books {
         receipts: &[Receipt],
     ) {
         let mut n_accepted = 0;
+        let mut of_lots = Vec::new();
         for record in records {
             match record {
-                Record::Leased { replica, job, index, node, .. }
-                | Record::SpotCheck { replica, job, index, node, .. } => {
-                    self.leased(*replica, names::host(node), jobs.unit(job, *index));
+                Record::Leased { replica, job, index, node, .. } => {
+                    self.leased(*replica, names::host(node), jobs.unit(job, *index), false);
                 }
-                Record::Reported { replica, .. } => {
-                    if let Some(entry) = self.replicas.get_mut(replica) {
-                        entry.is_reported = true;
-                    }
+                Record::SpotCheck { replica, job, index, node, .. } => {
+                    self.leased(*replica, names::host(node), jobs.unit(job, *index), true);
                 }
+                Record::Reported { replica, finding, .. } => self.reported(*replica, finding),
                 Record::Accepted { job, index, output, .. } => {
                     n_accepted += 1;
                     let unit = jobs.unit(job, *index);
                     self.accepted_once(unit, *output);
                     match receipts.iter().find(|receipt| receipt.unit == unit) {
-                        Some(receipt) if receipt.output == *output => self.examine(jobs, receipt),
+                        Some(receipt) if receipt.output == *output => {
+                            of_lots.extend(self.examine(jobs, receipt));
+                        }
                         Some(_) | None => self.no_receipt(unit),
                     }
                 }
@@ -171,13 +181,19 @@ impl Books {
         if n_accepted < receipts.len() {
             self.no_receipt(receipts[0].unit);
         }
+        let rules = |job| &jobs.job(job).spec.validation;
+        if let Some(&OfLot { job, results, audited, .. }) =
+            self.records.first_bad_lot(&of_lots, rules)
+        {
+            self.report(Violation::LotNotAudited { job, results, audited });
+        }
     }
 
     fn no_receipt(&mut self, UnitId { job, index }: UnitId) {
         self.report(Violation::NoReceipt { job, index });
     }
 
-    fn leased(&mut self, replica: ReplicaId, host: u32, unit: UnitId) {
+    fn leased(&mut self, replica: ReplicaId, host: u32, unit: UnitId, is_check: bool) {
         if self.replicas.contains_key(&replica) {
             return self.report(Violation::LeasedTwice { replica });
         }
@@ -187,9 +203,39 @@ impl Books {
             let violation = Violation::TwoReplicas { host, job, index, replica };
             self.violations.push(violation);
         }
+        let operator = |host: u32| self.operators.get(host as usize).copied().flatten();
+        // A spot-check decides nothing, whoever passes it.
+        if let Some(operator) = operator(host).filter(|_| !is_check)
+            && of_unit.iter().any(|other| {
+                let other = &self.replicas[other];
+                other.host != host
+                    && !other.is_check
+                    && self.operators[other.host as usize] == Some(operator)
+            })
+        {
+            let UnitId { job, index } = unit;
+            self.violations.push(Violation::OneOperator { operator, job, index, replica });
+        }
         of_unit.push(replica);
-        let entry = Entry { host, unit, product: None, is_reported: false, is_acknowledged: false };
+        let entry = Entry {
+            host,
+            unit,
+            product: None,
+            is_check,
+            is_reported: false,
+            is_acknowledged: false,
+        };
         self.replicas.insert(replica, entry);
+    }
+
+    fn reported(&mut self, replica: ReplicaId, finding: &Finding) {
+        let Some(entry) = self.replicas.get_mut(&replica) else { return };
+        entry.is_reported = true;
+        if let Finding::Success { output, .. } = finding
+            && self.accepted.get(&entry.unit) == Some(output)
+        {
+            self.records.agree(entry.host, entry.is_check);
+        }
     }
 
     fn accepted_once(&mut self, unit: UnitId, output: Cid) {
@@ -202,21 +248,25 @@ impl Books {
         }
     }
 
-    /// Asks of a receipt what somebody who trusts nobody would.
-    fn examine(&mut self, jobs: &Jobs, receipt: &Receipt) {
+    /// Asks of a receipt what somebody who trusts nobody would, and more. Gives what is to be
+    /// asked of its lot as a whole, if it has one.
+    fn examine(&mut self, jobs: &Jobs, receipt: &Receipt) -> Option<OfLot> {
         let UnitId { job, index } = receipt.unit;
         let rules = &jobs.job(job).spec.validation;
         let mut nodes = BTreeSet::new();
-        let mut agreeing = 0;
+        let (mut agreeing, mut against) = (BTreeSet::new(), BTreeSet::new());
+        let mut rivals: BTreeMap<Option<Cid>, usize> = BTreeMap::new();
         for bytes in &receipt.results {
             let Ok(result) = codec::decode::<ResultStatement>(bytes) else {
-                return self.no_receipt(receipt.unit);
+                self.no_receipt(receipt.unit);
+                return None;
             };
+            let host = names::host(&result.node);
             if !nodes.insert(result.node) {
                 self.report(Violation::VotedTwice { job, index });
             }
             let is_real = self.replicas.get(&result.replica).is_some_and(|entry| {
-                entry.host == names::host(&result.node)
+                entry.host == host
                     && entry.unit == receipt.unit
                     && entry.product.as_ref().is_some_and(|product| product.output == result.output)
             });
@@ -225,29 +275,51 @@ impl Books {
                 self.report(Violation::ForgedVote { job, index, replica });
             }
             if result.output == Some(receipt.output) {
-                agreeing += 1;
-                if let Some(n) = self.accepted_of.get_mut(names::host(&result.node) as usize) {
-                    *n += 1;
-                }
+                agreeing.insert(host);
+            } else {
+                against.insert(host);
+                *rivals.entry(result.output).or_default() += 1;
             }
         }
-        let successes = u32::try_from(receipt.results.len()).unwrap_or(u32::MAX);
-        let (agreement, min_quorum) = (rules.agreement(), rules.min_quorum);
-        if agreeing < agreement || successes < min_quorum {
+        let (basis, rival) = (receipt.basis, rivals.into_values().max().unwrap_or(0));
+        let votes = Votes { agreeing: agreeing.len(), successes: receipt.results.len(), rival };
+        if !basis.is_allowed_by(rules) {
+            self.report(Violation::ForeignRule { job, index, basis });
+        } else if !basis.is_met_by(&votes, rules) {
+            let Votes { agreeing, successes, rival } = votes;
+            let min_quorum = rules.min_quorum;
             self.report(Violation::TooFewVotes {
                 job,
                 index,
+                basis,
                 agreeing,
                 successes,
-                agreement,
+                rival,
                 min_quorum,
             });
+        } else if !self.records.bear_out(basis, rules, &agreeing, &against) {
+            self.report(Violation::NotBorneOut { job, index, basis });
+        }
+        for &host in &agreeing {
+            self.records.agree(host, false);
+            if let Some(n) = self.accepted_of.get_mut(host as usize) {
+                *n += 1;
+            }
         }
         if receipt.output != honest_output(receipt.unit) {
-            self.accepted_wrong(receipt, agreement);
+            self.accepted_wrong(receipt, rules.agreement());
+        }
+        match basis {
+            Basis::Lot { results, audited } => Some(OfLot { job, results, audited, agreeing }),
+            Basis::Quorum
+            | Basis::Trusted { .. }
+            | Basis::Credible { .. }
+            | Basis::Majority { .. } => None,
         }
     }
 
+    /// A wrong output needs as many hosts that would give it as the rule that accepted it
+    /// rests on: no policy but a quorum promises more than an error rate.
     fn accepted_wrong(&mut self, receipt: &Receipt, agreement: u32) {
         let UnitId { job, index } = receipt.unit;
         let copied = self.ring.get(&receipt.unit).copied();
@@ -256,7 +328,12 @@ impl Books {
         };
         let supporters = (0..).zip(&self.behaviours).filter(supports).count();
         let supporters = u32::try_from(supporters).unwrap_or(u32::MAX);
-        if supporters < agreement {
+        let needed = match receipt.basis {
+            Basis::Quorum => agreement,
+            Basis::Majority { counted, .. } => counted,
+            Basis::Trusted { .. } | Basis::Credible { .. } | Basis::Lot { .. } => 1,
+        };
+        if supporters < needed {
             self.report(Violation::WrongAccepted { job, index, supporters });
         } else {
             self.wrong_accepted += 1;

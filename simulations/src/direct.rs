@@ -73,6 +73,7 @@ struct Host {
     speed: u32,
     cores: u32,
     executors: Vec<ExecutorKind>,
+    operator: Option<u32>,
     work: Random,
 }
 
@@ -142,6 +143,7 @@ impl<'a> World<'a> {
             speed,
             cores: u32::try_from(cores).expect("at most 1024"),
             executors: crowd.executors.clone(),
+            operator: crowd.operator_of(host),
             work: stream(Purpose::Work),
         });
         let joins = nature.duration(&crowd.joins);
@@ -196,7 +198,8 @@ impl<'a> World<'a> {
     fn on_joins(&mut self, number: u32) {
         let host = &self.hosts[number as usize];
         let (node, executors, cores) = (host.name, host.executors.clone(), host.cores);
-        let profile = Profile::plain(executors, capacity(cores));
+        let operator = host.operator.map(names::operator);
+        let profile = Profile { operator, ..Profile::plain(executors, capacity(cores)) };
         self.tell(Fact::NodeRegistered { node, profile });
         for _ in 0..cores {
             self.on_asks(number);

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use dockercomp_coordinator_core::Config as CoreConfig;
 use dockercomp_protocol::execution::ExecutorKind;
-use dockercomp_protocol::job::{Comparison, Homogeneity, Policy, Validation};
+use dockercomp_protocol::job::{
+    Adaptive, Audited, Comparison, Credibility, Homogeneity, Policy, Share, Validation,
+};
 
 use crate::behaviour::{Answer, Behaviour, Deceit, Wakes};
 use crate::random::{Entity, Purpose, Random, Spread};
@@ -24,18 +26,24 @@ impl Scenario {
     #[must_use]
     pub fn fuzz(seed: u64) -> Self {
         let mut draw = Draw(Random::keyed(seed, Entity::Author, Purpose::Nature));
-        let crowds = draw.crowds();
+        let mut rules = Draw(Random::keyed(seed, Entity::Author, Purpose::Rules));
+        let mut crowds = draw.crowds();
+        rules.assign_operators(&mut crowds);
         let n_jobs = draw.0.between(1, 3);
-        let jobs: Vec<JobPlan> = (0..n_jobs).map(|_| draw.job()).collect();
+        let mut jobs: Vec<JobPlan> = (0..n_jobs).map(|_| draw.job()).collect();
+        for job in &mut jobs {
+            job.validation.policy = rules.policy();
+        }
         let validations = || jobs.iter().map(|job| &job.validation);
         let replicas = validations().map(|rules| rules.max_total_results).max().unwrap_or(0);
         let bound = validations().map(Validation::delay_bound).max().unwrap_or_default();
+        let hold = validations().map(|rules| hold(&rules.policy)).max().unwrap_or_default();
         Self {
             network: draw.network(),
             coordinator: draw.coordinator(),
             faults_end: Duration::from_secs(draw.0.between(300, 3600)),
-            // Every round costs at most a deadline, a timeout and the longest pauses.
-            patience: (bound + Duration::from_secs(300)) * (replicas + SPARE_ROUNDS),
+            // Every round costs at most a deadline, a lot's time, a timeout and the longest pauses.
+            patience: (bound + hold + Duration::from_secs(300)) * (replicas + SPARE_ROUNDS),
             reinforcements: replicas,
             departed_outputs: DepartedOutputs::Reachable,
             defect: None,
@@ -43,6 +51,14 @@ impl Scenario {
             crowds,
             jobs,
         }
+    }
+}
+
+/// How long a result may wait for others of its lot.
+const fn hold(policy: &Policy) -> Duration {
+    match policy {
+        Policy::Audited(rules) => Duration::from_millis(rules.hold_ms),
+        Policy::Fixed | Policy::Adaptive(_) | Policy::Credibility(_) => Duration::ZERO,
     }
 }
 
@@ -118,6 +134,7 @@ impl Draw {
             speed: Spread::Uniform(30, 300),
             cores: Spread::Uniform(1, 4),
             executors: self.executors(),
+            operators: 0,
             clock_ahead: Spread::times(Duration::ZERO, Duration::from_secs(20)),
             joins: self.seconds(1, 120),
             churn: churn.cloned(),
@@ -145,6 +162,44 @@ impl Draw {
             run: self.seconds(1, 200),
             submit: Duration::from_secs(self.0.between(0, 300)),
             cancel: self.0.chance(0.1).then(|| Duration::from_secs(self.0.between(0, 900))),
+        }
+    }
+
+    fn share(&mut self, least_permille: u32, most_permille: u32) -> Share {
+        Share::from_millionths(self.0.small(least_permille * 1000, most_permille * 1000))
+    }
+
+    /// Each of the four, with constants at which a few units show everything that it does.
+    fn policy(&mut self) -> Policy {
+        match self.0.between(0, 4) {
+            0 => Policy::Adaptive(Adaptive {
+                trusted_after: self.0.small(1, 4),
+                replication_factor: self.0.small(0, 2),
+            }),
+            1 => Policy::Credibility(Credibility {
+                accepted_error: self.share(1, 200),
+                saboteurs: self.share(10, 500),
+                spot_checks: self.share(0, 600),
+            }),
+            2 => Policy::Audited(Audited {
+                accepted_error: self.share(1, 200),
+                saboteurs: self.share(10, 500),
+                audit_floor: self.share(0, 100),
+                lot_max: self.0.small(1, 6),
+                hold_ms: self.0.between(1, 600) * 1000,
+            }),
+            _ => Policy::Fixed,
+        }
+    }
+
+    /// In a third of the worlds some hosts have an operator, and some of those the same.
+    fn assign_operators(&mut self, crowds: &mut [Crowd]) {
+        let has_any = self.0.chance(0.33);
+        for crowd in crowds {
+            let operators = self.0.small(1, 6);
+            if self.coin() && has_any {
+                crowd.operators = operators;
+            }
         }
     }
 

@@ -54,6 +54,7 @@ mod desk;
 mod direct;
 pub mod file;
 mod fuzz;
+mod grounds;
 mod host;
 mod jobs;
 mod journal;

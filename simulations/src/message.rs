@@ -19,7 +19,7 @@ use crate::jobs::UnitId;
 /// What a host asks.
 #[derive(Clone, Debug)]
 pub(crate) enum Request {
-    Register { executors: Vec<ExecutorKind>, offer: Capacity },
+    Register { executors: Vec<ExecutorKind>, offer: Capacity, operator: Option<u32> },
     Work(WorkRequest),
     Report(Vec<ResultStatement>),
     Heartbeat { running: Vec<ReplicaId>, kept: Vec<ReplicaId> },

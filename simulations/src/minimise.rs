@@ -67,8 +67,10 @@ fn size(scenario: &Scenario) -> u64 {
     let units: u64 = scenario.jobs.iter().map(|job| job.units).sum();
     let groups = scenario.crowds.iter().map(|crowd| {
         let simple = crowd.behaviour == Behaviour::Honest;
+        let plain = crowd.operators == 0;
         10 + 20 * u64::from(crowd.churn.is_some())
             + 5 * u64::from(!simple)
+            + 2 * u64::from(!plain)
             + u64::from(crowd.clock_ahead != Spread::Fixed(0))
     });
     let network = &scenario.network;
@@ -109,6 +111,7 @@ fn candidates(scenario: &Scenario) -> Vec<Scenario> {
         add(&|s| s.crowds[number].hosts = s.crowds[number].hosts.saturating_sub(1));
         add(&|s| s.crowds[number].churn = None);
         add(&|s| s.crowds[number].behaviour = Behaviour::Honest);
+        add(&|s| s.crowds[number].operators = 0);
         add(&|s| s.crowds[number].clock_ahead = Spread::Fixed(0));
     }
     for number in 0..scenario.jobs.len() {

@@ -26,6 +26,11 @@ pub(crate) fn host(name: &NodeId) -> u32 {
     number.map_or(u32::MAX, |bytes| u32::from_be_bytes(*bytes))
 }
 
+/// What an operator calls itself.
+pub(crate) fn operator(number: u32) -> String {
+    format!("operator {number}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -74,6 +74,9 @@ pub struct Crowd {
     pub cores: Spread,
     /// What they can run.
     pub executors: Vec<ExecutorKind>,
+    /// How many operators run them, each every so many hosts; 0: none says who runs it.
+    /// Operators are the same in all crowds.
+    pub operators: u32,
     /// How far each host's clock is ahead of the true time.
     pub clock_ahead: Spread,
     /// When each joins.
@@ -215,10 +218,18 @@ impl Crowd {
             speed: Spread::Quantiles(vec![20, 34, 46, 60, 78, 100, 130, 164, 240, 402, 997]),
             cores: Spread::Fixed(4),
             executors: vec![ExecutorKind::Docker, ExecutorKind::Wasm],
+            operators: 0,
             clock_ahead: Spread::Fixed(0),
             joins: Spread::times(Duration::ZERO, Duration::from_secs(10)),
             churn: None,
         }
+    }
+}
+
+impl Crowd {
+    /// Who runs one of its hosts, by the host's number.
+    pub(crate) fn operator_of(&self, host: u32) -> Option<u32> {
+        host.checked_rem(self.operators)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dockercomp_coordinator_core::ApplyError;
+use dockercomp_protocol::receipt::Basis;
 use dockercomp_protocol::{Cid, ReplicaId};
 
 /// A broken promise. Hosts and jobs are named by their number in the scenario.
@@ -14,6 +15,20 @@ pub enum Violation {
     TwoReplicas {
         /// Who.
         host: u32,
+        /// The job.
+        job: u32,
+        /// The unit.
+        index: u64,
+        /// The second one.
+        replica: ReplicaId,
+    },
+    /// Two hosts of one operator got replicas of one unit.
+    #[error(
+        "operator {operator} has two replicas of unit {index} of job {job}, the second is {replica}"
+    )]
+    OneOperator {
+        /// Who.
+        operator: u32,
         /// The job.
         job: u32,
         /// The unit.
@@ -81,24 +96,62 @@ pub enum Violation {
         /// The unit.
         index: u64,
     },
-    /// Fewer votes than the owner's rules demand.
+    /// Accepted by a rule that the owner's policy does not allow.
+    #[error("unit {index} of job {job} was accepted by {basis}, which its owner does not allow")]
+    ForeignRule {
+        /// The job.
+        job: u32,
+        /// The unit.
+        index: u64,
+        /// The rule.
+        basis: Basis,
+    },
+    /// Fewer votes than the rule that accepted it demands.
     #[error(
-        "unit {index} of job {job} was accepted with {agreeing} equal of {successes} results, \
-         its owner demands {agreement} of {min_quorum}"
+        "unit {index} of job {job} was accepted by {basis} with {agreeing} equal of {successes} \
+         results, and {rival} with another output (min_quorum {min_quorum})"
     )]
     TooFewVotes {
         /// The job.
         job: u32,
         /// The unit.
         index: u64,
+        /// The rule.
+        basis: Basis,
         /// Equal to the accepted output.
-        agreeing: u32,
+        agreeing: usize,
         /// Results in the receipt.
-        successes: u32,
-        /// How many must be equal.
-        agreement: u32,
+        successes: usize,
+        /// Equal to one other output, at most.
+        rival: usize,
         /// How many results there must be.
         min_quorum: u32,
+    },
+    /// A receipt says more of its nodes than they ever gave.
+    #[error(
+        "unit {index} of job {job} was accepted by {basis}, which the records of its nodes do \
+         not bear out"
+    )]
+    NotBorneOut {
+        /// The job.
+        job: u32,
+        /// The unit.
+        index: u64,
+        /// The rule.
+        basis: Basis,
+    },
+    /// A lot was accepted in part, or with fewer audits than its owner demands.
+    #[error(
+        "a lot of {results} results of job {job} was accepted with {audited} audits, too few \
+         or not as a whole"
+    )]
+    LotNotAudited {
+        /// The job.
+        job: u32,
+        /// Results in the lot.
+        results: u32,
+        /// Those that it says were confirmed.
+        audited: u32,
     },
     /// A receipt holds two results of one node.
     #[error("a node voted twice on unit {index} of job {job}")]

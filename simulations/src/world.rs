@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use dockercomp_protocol::job::Policy;
+
 use crate::behaviour::Behaviour;
 use crate::books::{Books, VIOLATIONS_MAX};
 use crate::context::{Context, Event};
@@ -14,6 +16,7 @@ use crate::direct;
 use crate::host::Host;
 use crate::jobs::Jobs;
 use crate::moment::Moment;
+use crate::names;
 use crate::outcome::{Counters, Outcome};
 use crate::queue::Queue;
 use crate::scenario::{Crowd, Engine, Scenario};
@@ -66,13 +69,15 @@ impl<'a> World<'a> {
         let crowds = scenario.crowds.iter().chain([&reinforcements]);
         let each = crowds.clone().flat_map(|crowd| (0..crowd.hosts).map(move |_| crowd));
         let behaviours: Vec<Behaviour> = each.clone().map(|crowd| crowd.behaviour).collect();
+        let operators =
+            (0..).zip(each.clone()).map(|(number, crowd)| crowd.operator_of(number)).collect();
         let mut cx = Context {
             now: Moment::default(),
             seed,
             scenario,
             queue: Queue::new(),
             trace: Trace::new(tell),
-            books: Books::new(behaviours),
+            books: Books::new(behaviours, operators),
             jobs: Jobs::new(scenario),
             faults: scenario.faults_end > Duration::ZERO,
         };
@@ -231,7 +236,9 @@ impl<'a> World<'a> {
                 self.cx.books.report(Violation::NeverTaken { job: number, patience });
                 continue;
             };
-            if view.state == dockercomp_coordinator_core::JobState::Running {
+            if view.state == dockercomp_coordinator_core::JobState::Running
+                && !self.is_deserted(job.spec.validation.policy)
+            {
                 self.cx.books.report(Violation::Stalled {
                     job: number,
                     patience,
@@ -243,6 +250,20 @@ impl<'a> World<'a> {
                 });
             }
         }
+    }
+
+    /// Whether a job may be left without nodes: policy `credibility` gives nothing more to whoever
+    /// contradicts what was accepted, so that a wrong output that enough hosts agreed on bars
+    /// honest ones. That new nodes suffice is promised only while none of them is barred.
+    fn is_deserted(&self, policy: Policy) -> bool {
+        let Some(core) = self.coordinator.core() else { return false };
+        let scenario = self.cx.scenario;
+        let mut last_to_join = scenario.hosts()..scenario.hosts() + scenario.reinforcements;
+        matches!(policy, Policy::Credibility(_))
+            && last_to_join.any(|host| {
+                let node = core.node(names::name(host));
+                node.is_some_and(|node| node.standings.values().any(|of| of.is_barred))
+            })
     }
 
     fn finish(mut self) -> Outcome {

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dockercomp_coordinator_core::{Action, Core, Event as Fact, Granted, Profile, Record};
+use dockercomp_protocol::receipt::Basis;
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::wire::work::Verdict;
 use dockercomp_protocol::{Cid, NodeId, ReplicaId, codec};
@@ -27,6 +28,8 @@ use crate::trace::What;
 pub(crate) struct Receipt {
     pub(crate) unit: UnitId,
     pub(crate) output: Cid,
+    /// The rule that accepted it.
+    pub(crate) basis: Basis,
     /// Encoded results; the signature around each is left out.
     pub(crate) results: Vec<Vec<u8>>,
 }
@@ -142,9 +145,10 @@ impl Process {
         let node = self.name(cx, host, calling.life);
         let is_greeted = self.greeted.get(&host) == Some(&calling.life);
         Some(match request {
-            Request::Register { executors, offer } => {
+            Request::Register { executors, offer, operator } => {
                 self.greeted.insert(host, calling.life);
-                let profile = Profile::plain(executors, offer);
+                let operator = operator.map(names::operator);
+                let profile = Profile { operator, ..Profile::plain(executors, offer) };
                 self.tell(cx, Fact::NodeRegistered { node, profile }, step);
                 Answer::Welcome
             }
@@ -218,9 +222,9 @@ impl Process {
                 Action::HeartbeatAnswer { abandon, forget } => {
                     said = Said::Heartbeat { abandon, forget };
                 }
-                Action::Accept { job, index, inputs: _, output, at: _, basis: _, results } => {
+                Action::Accept { job, index, inputs: _, output, at: _, basis, results } => {
                     let unit = cx.jobs.unit(&job, index);
-                    step.receipts.push(Receipt { unit, output, results });
+                    step.receipts.push(Receipt { unit, output, basis, results });
                 }
                 Action::FetchOutput { job, index, output, holders } => {
                     let unit = cx.jobs.unit(&job, index);

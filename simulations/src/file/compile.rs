@@ -126,6 +126,7 @@ fn crowd(place: &str, hosts: &Hosts, count: u32) -> Result<Crowd, FileError> {
     if let Some(executors) = &hosts.executors {
         crowd.executors.clone_from(executors);
     }
+    crowd.operators = hosts.operators.unwrap_or(0);
     if let Some(ahead) = &hosts.clock_ahead {
         crowd.clock_ahead = spread(place, "clock_ahead", ahead, Dimension::Time)?;
     }

@@ -44,6 +44,8 @@ pub(crate) struct Hosts {
     pub(crate) speed: Option<Written>,
     pub(crate) cores: Option<Written>,
     pub(crate) executors: Option<Vec<ExecutorKind>>,
+    /// How many operators run them; without it nobody says.
+    pub(crate) operators: Option<u32>,
     pub(crate) clock_ahead: Option<Written>,
     pub(crate) joins: Option<Written>,
     pub(crate) churn: Option<Churn>,

@@ -63,6 +63,7 @@ fn crowd(crowd: &Crowd) -> Value {
     put(&mut table, "speed", scaled(&crowd.speed, Dimension::Speed, percent));
     put(&mut table, "cores", spread(&crowd.cores, Dimension::Count));
     put(&mut table, "executors", executors(&crowd.executors));
+    put(&mut table, "operators", i64::from(crowd.operators));
     put(&mut table, "clock_ahead", spread(&crowd.clock_ahead, Dimension::Time));
     put(&mut table, "joins", spread(&crowd.joins, Dimension::Time));
     if let Some(churn) = &crowd.churn {

@@ -41,6 +41,7 @@ pub(crate) struct Host {
     /// In percent.
     speed: u32,
     executors: Vec<ExecutorKind>,
+    operator: Option<u32>,
     config: Config,
     /// How far its clock is ahead.
     clock_ahead: Duration,
@@ -91,6 +92,7 @@ impl Host {
             behaviour: crowd.behaviour,
             speed: u32::try_from(crowd.speed.draw(&mut nature).max(1)).unwrap_or(u32::MAX),
             executors: crowd.executors.clone(),
+            operator: crowd.operator_of(number),
             config: Config::new(offer, nature.number()),
             clock_ahead: nature.duration(&crowd.clock_ahead),
             churn: crowd.churn.clone(),

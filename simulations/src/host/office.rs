@@ -37,7 +37,8 @@ impl Host {
         let mut reported = Vec::new();
         let request = match what {
             Question::Register => {
-                Request::Register { executors: self.executors.clone(), offer: self.config.offer }
+                let (executors, offer) = (self.executors.clone(), self.config.offer);
+                Request::Register { executors, offer, operator: self.operator }
             }
             Question::Work { free, leases_max } => Request::Work(WorkRequest {
                 free: *free,

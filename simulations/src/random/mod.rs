@@ -44,6 +44,8 @@ pub(crate) enum Purpose {
     Deceit,
     /// Which spot-checks it recognises.
     Detection,
+    /// By which rules results count, and who belongs together.
+    Rules,
 }
 
 /// A number from 0 to 1 that belongs to one host and one thing it decides: the same in every

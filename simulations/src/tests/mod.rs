@@ -8,6 +8,8 @@ mod stories;
 
 use std::panic::catch_unwind;
 
+use dockercomp_protocol::job::Policy;
+
 use crate::{Judgement, Outcome, Scenario, run, run_told};
 
 /// Runs a scenario that must hold. Whatever goes wrong names the seed.
@@ -37,6 +39,24 @@ fn telling_changes_nothing() {
     let told = run_told(&scenario, 5, &mut |_| lines += 1);
     assert_eq!(told, run(&scenario, 5));
     assert!(lines > 100, "{lines} lines");
+}
+
+/// Every policy and operators are drawn, and often.
+#[test]
+fn drawn_worlds_differ_in_their_rules() {
+    let mut n = [0; 5];
+    for scenario in (1..=100).map(Scenario::fuzz) {
+        for job in &scenario.jobs {
+            n[match job.validation.policy {
+                Policy::Fixed => 0,
+                Policy::Adaptive(_) => 1,
+                Policy::Credibility(_) => 2,
+                Policy::Audited(_) => 3,
+            }] += 1;
+        }
+        n[4] += u32::from(scenario.crowds.iter().any(|crowd| crowd.operators > 0));
+    }
+    assert!(n.iter().all(|&n| n >= 20), "fixed, adaptive, credibility, audited, operators: {n:?}");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dockercomp_protocol::job::Policy;
+
 use crate::{
     Behaviour, Churn, Counters, Crowd, DepartedOutputs, Judgement, Scenario, Spread, Violation, run,
 };
@@ -45,8 +47,28 @@ fn an_accepted_output_that_is_lost_stalls_its_job() {
 #[test]
 fn inputs_that_arrive_after_an_abort_strand_nothing() {
     for seed in [13, 14, 16, 31, 56, 106, 198, 228] {
-        super::run_held(&Scenario::fuzz(seed), seed);
+        let mut scenario = Scenario::fuzz(seed);
+        scenario.jobs.iter_mut().for_each(|job| job.validation.policy = Policy::Fixed);
+        scenario.crowds.iter_mut().for_each(|crowd| crowd.operators = 0);
+        super::run_held(&scenario, seed);
     }
+}
+
+/// A unit that two trusted nodes had was once accepted on the record of the one that did not
+/// give the result.
+#[test]
+fn a_receipt_says_nothing_of_a_node_that_its_record_does_not_hold() {
+    super::run_held(&Scenario::fuzz(3245), 3245);
+}
+
+/// A known limit of policy `credibility`: colluders that got a wrong output accepted bar the
+/// honest nodes that contradict it, those that join late among them, and nobody may finish the
+/// job. The job does not end, and that is not held against the core.
+#[test]
+fn a_job_whose_honest_nodes_were_barred_may_stay_open() {
+    let counters = super::run_held(&Scenario::fuzz(5591), 5591).counters;
+    assert!(counters.wrong_accepted > 0, "{counters:?}");
+    assert!(counters.accepted + counters.failed < counters.units, "{counters:?}");
 }
 
 /// One colluder less than must agree gets nothing accepted, whatever the quorum.

@@ -175,7 +175,9 @@ impl State {
         let may_trust = unit.replicas.is_empty() || unit.trusted.is_some();
         // One whose output was lost is decided already, on what it was decided on.
         if let Stage::Open { target, .. } = &mut unit.stage {
-            unit.trusted = trusted.filter(|_| may_trust);
+            // Whoever gives it: the receipt says what the least of its nodes had shown.
+            let least = unit.trusted.unwrap_or(u32::MAX);
+            unit.trusted = trusted.filter(|_| may_trust).map(|shown| shown.min(least));
             // One result is enough as long as only trusted nodes had it.
             match (unit.trusted, unit.replicas.is_empty()) {
                 (Some(_), _) => *target = 1,

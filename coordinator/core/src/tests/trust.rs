@@ -190,6 +190,39 @@ fn an_accepted_output_that_is_lost_is_computed_again() {
     assert_eq!(env.core.job(job).map(|view| (view.done, view.replicas.valid)), Some((1, 2)));
 }
 
+/// The lease of one trusted node is lost and another has the unit as well: whoever is first
+/// decides it, and the receipt says no more of it than it had shown.
+#[test]
+fn a_receipt_says_what_the_least_of_the_trusted_had_shown() {
+    let mut env = TestEnv::new();
+    let [ada, bob, joe] = ["ada", "bob", "joe"].map(node);
+    let agree = |env: &mut TestEnv, one, other| {
+        let (first, second) = (env.lease(one), env.lease(other));
+        env.report(one, &first, "right");
+        env.report(other, &second, "right");
+        env.expect_accepted(&first, "right", &[one, other]);
+        env.store(first.job, first.index);
+    };
+    let plain = env.job("plain", 1, |_| {});
+    agree(&mut env, bob, joe);
+    env.expect_job_completed(plain);
+    env.job("job", 2, |spec| {
+        let rules = Adaptive { trusted_after: 1, replication_factor: 0 };
+        spec.validation.policy = Policy::Adaptive(rules);
+    });
+    agree(&mut env, ada, bob);
+
+    let lease = env.lease(ada);
+    env.step(Event::LeasesUndelivered { replicas: vec![lease.replica] });
+    assert_eq!(env.lease(bob).index, lease.index);
+    while env.take().is_some() {}
+    env.report(ada, &lease, "right");
+    let basis = Basis::Trusted { consecutive_valid: 1 };
+    let Some(Action::Accept { basis: found, .. }) = env.take() else { panic!("not accepted") };
+    assert_eq!(found, basis, "bob had two results confirmed, ada one");
+    while env.take().is_some() {}
+}
+
 /// The unit was accepted because ada was trusted; that joe computes it again changes nothing.
 #[test]
 fn who_computes_a_lost_output_again_need_not_be_trusted() {

@@ -144,3 +144,9 @@ fn count_in_stages_with(executor: &str) {
 fn wasm_counts_in_stages() {
     count_in_stages_with("wasm");
 }
+
+#[test]
+fn docker_counts_in_stages() {
+    let Some(_docker) = docker_or_skip("docker_counts_in_stages") else { return };
+    count_in_stages_with("docker");
+}

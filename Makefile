@@ -45,6 +45,10 @@ test: setup examples ## Run all tests
 test-kill: setup ## Kill the receiver of 1 GiB twenty times; make test does it with less
 	DOCKERCOMP_KILL_TEST_MIB=1024 $(CARGO) test --locked -p dockercomp-exchange --test it kill::
 
+.PHONY: interop
+interop: build ## Read an exported dataset with an IPLD implementation from PyPI
+	@scripts/interop.sh "$(target_dir)"
+
 .PHONY: bench-transfer
 bench-transfer: setup ## Compare how fast data travels with other tools (needs root)
 	@scripts/bench-transfer.sh
@@ -106,7 +110,7 @@ purity: ## Check that the pure crates depend on nothing that does I/O
 bench-dispatch: setup ## Measure validated work units per second; options in ARGS
 	$(CARGO) build --locked --release --bin dockercomp
 	@python="$$(scripts/dask.sh "$(target_dir)/bench/dask")" && \
-	$(CARGO) bench --locked -p dockercomp-coordinator --bench dispatch -- \
+	MALLOC_ARENA_MAX=2 $(CARGO) bench --locked -p dockercomp-coordinator --bench dispatch -- \
 	    --binary "$(target_dir)/release/dockercomp" --into "$(target_dir)/bench" \
 	    $${python:+--dask "$$python"} $(ARGS)
 

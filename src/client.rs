@@ -60,6 +60,16 @@ impl Client {
         response.await?.json().await.context("the process answered something unexpected")
     }
 
+    /// Sends a value and gives the answer.
+    pub(crate) async fn post_value<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let response = self.send(self.request(Method::POST, path).json(body)).await?;
+        response.json().await.context("the process answered something unexpected")
+    }
+
     /// The body of an answer as a stream of bytes.
     pub(crate) async fn stream(
         &self,
@@ -75,9 +85,28 @@ impl Client {
         &self,
         path: &str,
         body: &impl Serialize,
+        progress: impl FnMut(u64, u64),
+    ) -> anyhow::Result<DatasetInfo> {
+        self.follow(self.request(Method::POST, path).json(body), progress).await
+    }
+
+    /// Like [`Self::steps`], with bytes as the body and what is said of them in the query.
+    pub(crate) async fn steps_of(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+        body: reqwest::Body,
+        progress: impl FnMut(u64, u64),
+    ) -> anyhow::Result<DatasetInfo> {
+        self.follow(self.request(Method::POST, path).query(query).body(body), progress).await
+    }
+
+    async fn follow(
+        &self,
+        request: RequestBuilder,
         mut progress: impl FnMut(u64, u64),
     ) -> anyhow::Result<DatasetInfo> {
-        let response = self.send(self.request(Method::POST, path).json(body)).await?;
+        let response = self.send(request).await?;
         let body = response.bytes_stream().map(|chunk| chunk.map_err(std::io::Error::other));
         let mut lines = StreamReader::new(Box::pin(body)).lines();
         while let Some(line) = lines.next_line().await.context("the process went away")? {

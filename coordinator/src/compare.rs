@@ -27,7 +27,7 @@ use dockercomp_peer::reply::chain;
 use dockercomp_protocol::execution::{ExecutorKind, Exit};
 use dockercomp_protocol::job::Comparison;
 use dockercomp_protocol::{Cid, NodeId, ReplicaId};
-use dockercomp_store::{StageError, Store};
+use dockercomp_store::{StageError, Store, Want};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -182,7 +182,7 @@ impl Effects {
 async fn export(store: Store, root: Cid, into: PathBuf) -> Result<(), Error> {
     let exported = tokio::task::spawn_blocking(move || {
         std::fs::create_dir(&into).map_err(Error::Folder)?;
-        Ok(store.export(&root, &into)?)
+        Ok(store.export(&root, &[Want::All], &into)?)
     });
     exported.await.expect("exporting does not panic")
 }

@@ -429,3 +429,6 @@ impl Handle {
         self.clock.now()
     }
 }
+
+#[cfg(test)]
+mod tests;

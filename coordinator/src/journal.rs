@@ -257,4 +257,4 @@ impl Versions {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -87,10 +87,9 @@ fn right_output(node: NodeId, result: &ResultStatement, blocks: Vec<ByteBuf>) ->
 
 #[cfg(test)]
 mod tests {
-    use dockercomp_protocol::content::{block_cid, chunk_cid};
+    use dockercomp_protocol::content::{self, block_cid, chunk_cid};
     use dockercomp_protocol::execution::{ExecutorKind, Exit, Usage};
-    use dockercomp_protocol::limits::CHUNK_BYTES_DEFAULT;
-    use dockercomp_protocol::manifest::{self, ChunkedFile};
+    use dockercomp_protocol::manifest::{self, Chunk, ChunkedFile, Chunker};
     use dockercomp_protocol::{Cid, ReplicaId, batch, codec};
     use libp2p_identity::Keypair;
 
@@ -102,10 +101,12 @@ mod tests {
 
     /// The root and the blocks of a folder with one small file.
     fn output(bytes: &[u8]) -> (Cid, Vec<ByteBuf>) {
-        let chunks = vec![chunk_cid(bytes)];
-        let size = bytes.len() as u64;
-        let file = ChunkedFile { path: "out".into(), size, exec: false, chunks };
-        let built = manifest::build(CHUNK_BYTES_DEFAULT, vec![file]).expect("a folder");
+        let cid = chunk_cid(bytes);
+        let b3 = content::digest(&cid).expect("ours");
+        let len = u32::try_from(bytes.len()).expect("a small file");
+        let chunks = vec![Chunk(cid, len)];
+        let file = ChunkedFile { path: "out".into(), size: len.into(), exec: false, b3, chunks };
+        let built = manifest::build(Chunker::default(), vec![file]).expect("a folder");
         let manifest = built.blocks.iter().rev().map(|(_, block)| block.clone());
         let blocks = manifest.chain([bytes.to_vec()]).map(ByteBuf::from);
         (built.cid, blocks.collect())

@@ -20,8 +20,8 @@ use dockercomp_protocol::wire::work::{
 };
 use dockercomp_protocol::{Cid, ReplicaId, codec};
 use serde_bytes::ByteBuf;
-use tokio::time::Instant;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::decider::{Answer, Handle as Decider, Reported, Stopped};

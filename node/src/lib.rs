@@ -39,7 +39,7 @@ use dockercomp_agent::{Agent, Config, Event, Restored};
 use dockercomp_executor::{Choice, ChooseError, CleanupError, Executor};
 use dockercomp_network::{AcceptError, Role, SubscribeError};
 use dockercomp_peer::clock::Clock;
-use dockercomp_peer::{Peer, PeerError, control};
+use dockercomp_peer::{Peer, PeerError, Sharing, control};
 use dockercomp_protocol::ids::{NodeId, ProjectId};
 use dockercomp_protocol::link::JoinLink;
 use dockercomp_protocol::statement::Announcement;
@@ -72,6 +72,8 @@ pub struct Options {
     pub link: JoinLink,
     /// What work may use.
     pub offer: Capacity,
+    /// How data is passed on.
+    pub sharing: Sharing,
     /// Addresses to listen on.
     pub listen: Vec<Multiaddr>,
     /// Addresses that others are told, where they differ.
@@ -138,8 +140,8 @@ impl Service {
             external: options.external,
             bootstrap: options.link.via.clone(),
             quota_bytes: Some(options.offer.disk_bytes),
-            sharing: dockercomp_peer::Sharing::default(),
             reserve_bytes: None,
+            sharing: options.sharing,
             lie: options.faults.contains(&Fault::WrongChunks),
         };
         let (peer, mut helpers) = Peer::start(peer_options, shutdown.clone()).await?;

@@ -240,7 +240,28 @@ impl Bench {
         folder: &Path,
         cancel: &CancellationToken,
     ) -> Result<Outcome, Trouble> {
-        let program = self.program(self.program_root(replica)?).await?;
+        // Nothing of it is collected until the run ends; what went before is fetched again.
+        let program_root = self.program_root(replica)?;
+        let mut needed = vec![(program_root, Want::All)];
+        match &replica.unit.inputs {
+            None => {}
+            Some(Inputs::Files(range)) => {
+                let want = Want::Files { first: range.first, count: range.count.into() };
+                needed.push((range.dataset, want));
+            }
+            Some(Inputs::Outputs(outputs)) => {
+                needed.extend(outputs.iter().map(|output| (*output, Want::All)));
+            }
+        }
+        let _leases: Vec<_> = needed.iter().map(|(root, _)| self.peer.lease(root)).collect();
+        let store = self.peer.store().clone();
+        let looking = tokio::task::spawn_blocking(move || {
+            needed.iter().all(|(root, want)| store.is_complete(root, want).unwrap_or(false))
+        });
+        if !looking.await.expect("looking does not panic") {
+            self.try_prepare(replica).await?;
+        }
+        let program = self.program(program_root).await?;
         let run = self.lay_out(replica, folder, program).await?;
         let output = run.output.clone();
         let finished = self.executor.run(run, cancel.clone()).await?;

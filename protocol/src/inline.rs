@@ -15,7 +15,7 @@ use serde_bytes::ByteBuf;
 
 use crate::content::{self, CidError};
 use crate::limits::{INLINE_OUTPUT_BLOCKS_MAX, INLINE_OUTPUT_BYTES_MAX};
-use crate::manifest::{Chunks, ManifestError, Page, Root};
+use crate::manifest::{Chunk, Chunks, ManifestError, Page, Root};
 
 /// Why blocks are not the output that they are said to be.
 #[derive(Debug, thiserror::Error)]
@@ -101,9 +101,8 @@ pub fn list<E: From<InlineError>>(
             let Chunks::Inline(chunks) = &file.chunks else {
                 return Err(InlineError::Paged.into());
             };
-            let size = u64::from(manifest.chunk_bytes);
-            let left = |before: u64| Some((file.size - before * size).min(size));
-            all.extend((0..).zip(chunks).map(|(n, cid)| Listed { cid: *cid, len: left(n) }));
+            let listed = |Chunk(cid, len): &Chunk| Listed { cid: *cid, len: Some((*len).into()) };
+            all.extend(chunks.iter().map(listed));
         }
     }
     Ok(all)
@@ -147,8 +146,9 @@ pub fn files(blocks: &[ByteBuf]) -> Result<Vec<InlineFile>, InlineError> {
     for number in 0..root.pages.len() {
         let page = Page::decode(block(number + 1)?, &root, number)?;
         for file in page.files {
+            let Chunks::Inline(chunks) = &file.chunks else { return Err(InlineError::Paged) };
             let mut bytes = Vec::new();
-            for _ in 0..file.chunk_count(root.chunk_bytes) {
+            for _ in chunks {
                 bytes.extend_from_slice(block(next)?);
                 next += 1;
             }
@@ -162,18 +162,21 @@ pub fn files(blocks: &[ByteBuf]) -> Result<Vec<InlineFile>, InlineError> {
 mod tests {
     use super::*;
     use crate::content::chunk_cid;
-    use crate::limits::CHUNK_BYTES_DEFAULT;
-    use crate::manifest::{self, ChunkedFile};
+    use crate::manifest::{self, ChunkedFile, Chunker};
+
+    /// A file that is said to be one chunk of these bytes, and to be of this size.
+    fn file(path: &str, size: usize, bytes: &[u8]) -> ChunkedFile {
+        let size = u32::try_from(size).expect("a small file");
+        let cid = chunk_cid(bytes);
+        let b3 = content::digest(&cid).expect("ours");
+        let chunks = if bytes.is_empty() { vec![] } else { vec![Chunk(cid, size)] };
+        ChunkedFile { path: path.to_owned(), size: size.into(), exec: false, b3, chunks }
+    }
 
     /// The blocks of a folder with these files, and its root.
     fn folder(files: &[(&str, &[u8])]) -> (Cid, Vec<ByteBuf>) {
-        let chunked = files.iter().map(|(path, bytes)| ChunkedFile {
-            path: (*path).to_owned(),
-            size: bytes.len() as u64,
-            exec: false,
-            chunks: if bytes.is_empty() { vec![] } else { vec![chunk_cid(bytes)] },
-        });
-        let built = manifest::build(CHUNK_BYTES_DEFAULT, chunked.collect()).expect("a folder");
+        let chunked = files.iter().map(|(path, bytes)| file(path, bytes.len(), bytes));
+        let built = manifest::build(Chunker::default(), chunked.collect()).expect("a folder");
         let find = |cid: &Cid| {
             let known = built.blocks.iter().find(|(known, _)| known == cid);
             let manifest = known.map(|(_, block)| block.clone());
@@ -228,9 +231,8 @@ mod tests {
     #[test]
     fn a_file_is_as_long_as_it_says() {
         let chunk = b"four".to_vec();
-        let file =
-            ChunkedFile { path: "a".into(), size: 5, exec: false, chunks: vec![chunk_cid(&chunk)] };
-        let built = manifest::build(CHUNK_BYTES_DEFAULT, vec![file]).expect("it cannot know");
+        let file = file("a", 5, &chunk);
+        let built = manifest::build(Chunker::default(), vec![file]).expect("it cannot know");
         let [(_, page), (root, block)] = &built.blocks[..] else { panic!("a root and a page") };
         let blocks = [block, page, &chunk].map(|block| ByteBuf::from(block.clone()));
         assert!(matches!(check(root, &blocks), Err(InlineError::Length { index: 2 })));

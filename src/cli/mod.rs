@@ -189,7 +189,7 @@ fn remedy(cause: &(dyn std::error::Error + 'static)) -> Option<(Code, &'static s
         _ => {}
     }
     match cause.downcast_ref::<OpenError>() {
-        Some(OpenError::Newer { .. }) => Some(NEWER),
+        Some(OpenError::Newer { .. } | OpenError::Older { .. }) => Some(NEWER),
         Some(error @ OpenError::Store { .. }) if is_damage(error) => Some(DAMAGED),
         _ => None,
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use dockercomp_node::api::{NodeExplained, NodeStatus};
 use dockercomp_node::{Fault, Options, Service};
+use dockercomp_peer::{Rates, Sharing};
 use dockercomp_protocol::limits::LABEL_BYTES_MAX;
 use dockercomp_protocol::link::JoinLink;
 use dockercomp_protocol::wire::work::{Capacity, is_operator};
@@ -64,6 +65,18 @@ pub(crate) struct StartNode {
     #[arg(long, env = "DOCKERCOMP_OPERATOR", value_name = "NAME", value_parser = operator)]
     operator: Option<String>,
 
+    /// Bytes a second that go to all peers together, for example "2 MiB"; no limit if left out.
+    #[arg(long, value_name = "RATE")]
+    upload: Option<ByteSize>,
+
+    /// Bytes a second that come from all peers together.
+    #[arg(long, value_name = "RATE")]
+    download: Option<ByteSize>,
+
+    /// Encrypt data also between machines of one private network, which is slower.
+    #[arg(long)]
+    sealed: bool,
+
     /// What runs the work.
     #[arg(long, value_enum, default_value = "auto")]
     executor: ExecutorChoice,
@@ -121,6 +134,7 @@ impl StartNode {
         let options = Options {
             dir: dir.clone(),
             offer: self.offer()?,
+            sharing: self.sharing()?,
             listen: self.start.listen(),
             external: self.start.external.clone(),
             api: self.api,
@@ -153,6 +167,20 @@ impl StartNode {
         });
         service.stopped().await;
         Ok(())
+    }
+
+    fn sharing(&self) -> anyhow::Result<Sharing> {
+        let limit = |flag: &str, rate: Option<ByteSize>| match rate.map(|rate| rate.as_u64()) {
+            // A chunk must come before its peer is taken for gone.
+            Some(rate) if rate < 64 << 10 => {
+                Err(Failure::new(Code::Usage, format!("{flag} must be at least 64 KiB")))
+            }
+            rate => Ok(rate),
+        };
+        let up = limit("--upload", self.upload)?;
+        let down = limit("--download", self.download)?;
+        let rates = Rates { up, up_per_peer: None, down };
+        Ok(Sharing { rates, sealed: self.sealed })
     }
 
     fn offer(&self) -> anyhow::Result<Capacity> {

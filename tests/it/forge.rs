@@ -51,7 +51,7 @@ impl Forge {
     pub(crate) fn new(units: u64) -> Self {
         let (owner, coordinator) = (key(1), key(2));
         let text = "version = 1\nname = \"forged\"\n[program]\nmodule = \"file:m\"\nargs = \
-                    [\"{x}\"]\n[sweep]\nx = [1]\n";
+                    [\"{x}\"]\n[sweep]\nx = [1]\n[validation]\npolicy = \"fixed\"\n";
         let module = Some(chunk_cid(b"module"));
         let mut job = JobFile::parse(text)
             .expect("a job file")

@@ -10,6 +10,14 @@
 //! In between the owner's side is asked what was accepted: counts, signed heads of the log, and
 //! receipts. All of it must hold at the end.
 //!
+//! # What is not here
+//!
+//! Answers that come before they are written: between the two are microseconds, and what the
+//! kernel was handed survives a `kill -9`, so that twenty kills passed with that bug planted. The
+//! decider's own tests hold the write up and look.
+//!
+//! # Running it longer
+//!
 //! `make crash` kills two hundred times; the seed is printed, and `DOCKERCOMP_CRASH_SEED`
 //! gives another run the same pauses (not the same instants: threads and sockets have their
 //! own will).

@@ -8,6 +8,7 @@ mod bad_input;
 mod cancel;
 mod compare;
 mod crash;
+mod datasets;
 mod demo;
 mod discovery;
 mod dispatch;

@@ -12,8 +12,8 @@ use dockercomp_network::rpc::Client;
 use dockercomp_network::{Handle, Options, Role, Service, StreamProtocol};
 use dockercomp_protocol::content::chunk_cid;
 use dockercomp_protocol::execution::{ExecutorKind, Exit, Usage};
-use dockercomp_protocol::limits::{CHUNK_BYTES_DEFAULT, LEASES_MAX, WORK_MESSAGE_BYTES_MAX};
-use dockercomp_protocol::manifest::{self, ChunkedFile};
+use dockercomp_protocol::limits::{LEASES_MAX, WORK_MESSAGE_BYTES_MAX};
+use dockercomp_protocol::manifest::{self, Chunk, ChunkedFile, Chunker};
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::unit::WorkUnit;
 use dockercomp_protocol::wire::work::{
@@ -179,10 +179,11 @@ fn finish(key: &Keypair, lease: &Lease) -> anyhow::Result<Report> {
 /// What a work unit leaves: one file with its number, as the blocks of a dataset.
 fn output(index: u64) -> anyhow::Result<(Cid, Vec<ByteBuf>)> {
     let bytes = index.to_string().into_bytes();
-    let size = bytes.len() as u64;
-    let chunks = vec![chunk_cid(&bytes)];
-    let file = ChunkedFile { path: "number".into(), size, exec: false, chunks };
-    let built = manifest::build(CHUNK_BYTES_DEFAULT, vec![file])?;
+    let len = u32::try_from(bytes.len())?;
+    let cid = chunk_cid(&bytes);
+    let (b3, chunks) = (content::digest(&cid)?, vec![Chunk(cid, len)]);
+    let file = ChunkedFile { path: "number".into(), size: len.into(), exec: false, b3, chunks };
+    let built = manifest::build(Chunker::default(), vec![file])?;
     let manifest = built.blocks.into_iter().rev().map(|(_, block)| block);
     Ok((built.cid, manifest.chain([bytes]).map(ByteBuf::from).collect()))
 }

@@ -7,6 +7,9 @@
 //! A lease on a decided unit ends here, as `DidntNeed`, and not with the decision: until its
 //! holder is told, it may still report, and a report is still compared.
 
+use std::collections::BTreeSet;
+
+use dockercomp_protocol::limits::HEARTBEAT_REPLICAS_MAX;
 use dockercomp_protocol::{NodeId, ReplicaId, Timestamp};
 
 use crate::action::Action;
@@ -62,7 +65,45 @@ impl Core {
             .filter(|&replica| self.state.held_by(replica, node).is_some())
             .collect();
         self.end_all(now, &own, Silence::DidntNeed);
+        self.end_lost(now, node, running, kept);
         self.actions.push_back(Action::HeartbeatAnswer { abandon, forget });
+    }
+}
+
+impl Core {
+    /// Ends the leases of a node's earlier registrations that it names no more: they were lost
+    /// with what it had in memory, or on their way to it. Nobody is to wait for their deadlines.
+    fn end_lost(
+        &mut self,
+        now: Timestamp,
+        node: NodeId,
+        running: &[ReplicaId],
+        kept: &[ReplicaId],
+    ) {
+        let Some(first) = self.presence.visits.get(&node).map(|visit| visit.first_lease) else {
+            return;
+        };
+        let is_complete = running.len().max(kept.len()) < HEARTBEAT_REPLICAS_MAX;
+        let n_leased = self.state.nodes.get(&node).map_or(0, |tally| tally.in_progress);
+        let is_leased = |id: ReplicaId| match self.state.checks.get(&id) {
+            Some(check) => check.node == node,
+            None => self
+                .state
+                .held_by(id, node)
+                .is_some_and(|(_, replica)| replica.state.is_in_progress()),
+        };
+        let n_named = running.iter().chain(kept).filter(|id| is_leased(**id)).count() as u64;
+        if !is_complete || n_named >= n_leased {
+            return;
+        }
+        // Rare enough to look through all leases instead of keeping an index of them.
+        let named: BTreeSet<&ReplicaId> = running.iter().chain(kept).collect();
+        let leases = self.state.deadlines.iter().map(|&(_, id)| id);
+        let lost: Vec<ReplicaId> = leases
+            .filter(|id| *id < first && !named.contains(id))
+            .filter(|&id| is_leased(id))
+            .collect();
+        self.end_all(now, &lost, Silence::CouldntSend);
     }
 }
 

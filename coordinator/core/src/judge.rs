@@ -5,7 +5,7 @@
 //! | `fixed` | a strict majority of the quorum agrees |
 //! | `adaptive` | the same, with a quorum of one if the node was trusted when it got the unit |
 //! | `credibility` | the odds of the group that agrees reach the accepted error rate |
-//! | `audited` | its lot passes, see [`crate::lots`]; in a dispute, like `credibility` |
+//! | `audited` | its lot passes, see [`crate::lots`]; in a dispute, a majority with such odds |
 //!
 //! The limits on replicas are the same for all, and [`crate::validate`]'s.
 
@@ -77,23 +77,21 @@ impl State {
                 let groups = self.groups(&votes, |state, vote| {
                     state.standing_of(vote.node, vote.executor).reliability(policy.saboteurs.0)
                 });
-                let verdict = match groups.as_slice() {
-                    [leader, second, ..] if leader.size >= job.audit_quorum() as usize => {
-                        let is_sure = error_of(&groups)
-                            .is_some_and(|error| error <= policy.accepted_error.0)
-                            || leader.size >= second.size + CLEAR_LEAD
-                            || (leader.size > second.size
-                                && census.in_progress == 0
-                                && nobody_else());
-                        is_sure.then_some(leader.output)
-                    }
-                    [] | [_] | [_, _, ..] => None,
-                };
+                let size = |group: &Group| group.size;
+                let leader = groups.first().map_or(0, size);
+                let rival = groups.iter().skip(1).map(size).max().unwrap_or(0);
+                // A record breaks no tie: a receipt that says so would be refused.
+                let is_sure = rival > 0
+                    && leader >= job.audit_quorum() as usize
+                    && leader > rival
+                    && (error_of(&groups).is_some_and(|error| error <= policy.accepted_error.0)
+                        || leader >= rival + CLEAR_LEAD
+                        || (census.in_progress == 0 && nobody_else()));
+                let verdict = groups.first().filter(|_| is_sure).map(|group| group.output);
                 // One group that agrees waits for its lot, unless none of it counts.
                 let is_compared = groups.len() != 1 && census.successes() > 0;
-                let size = |place: usize| groups.get(place).map_or(0, |group: &Group| group.size);
                 let count = |size| u32::try_from(size).unwrap_or(u32::MAX);
-                let basis = Basis::Majority { counted: count(size(0)), against: count(size(1)) };
+                let basis = Basis::Majority { counted: count(leader), against: count(rival) };
                 (validate::conclude(&census, target, rules, is_compared, verdict), basis)
             }
         }

@@ -135,7 +135,9 @@ pub struct Core {
     grace_until: Timestamp,
     /// Comparisons that were asked for; asked again after a restart.
     asked: BTreeMap<UnitKey, Vec<ReplicaId>>,
-    /// Whether the nodes have had time to register since the last restart.
+    /// When the nodes have had time to register since the last restart.
+    settled_at: Timestamp,
+    /// Whether they have had it, or none were known.
     is_settled: bool,
     /// Events handled, to check the costly invariants now and then.
     n_events: u64,
@@ -154,6 +156,7 @@ impl Core {
             is_there_new_work: false,
             grace_until: Timestamp::default(),
             asked: BTreeMap::new(),
+            settled_at: Timestamp::default(),
             is_settled: true,
             n_events: 0,
         }
@@ -182,8 +185,12 @@ impl Core {
     pub fn resume(&mut self, now: Timestamp) {
         assert!(self.actions.is_empty(), "a core resumes once, before its first event");
         let grace = self.state.config.resume_grace;
-        self.grace_until = now + grace;
-        self.is_settled = false;
+        // Where nothing is leased, nobody could have missed a deadline.
+        if !self.state.deadlines.is_empty() || !self.state.lots.deadlines.is_empty() {
+            self.grace_until = now + grace;
+        }
+        self.settled_at = now + grace;
+        self.is_settled = self.state.nodes.is_empty();
         let away = now.since(self.state.last_at);
         if away > grace && !self.state.deadlines.is_empty() {
             self.persist(Record::Away { at: now, ms: millis(away) });
@@ -216,7 +223,7 @@ impl Core {
     /// then the state is not to be trusted, and is rebuilt from the journal.
     pub fn handle(&mut self, now: Timestamp, event: Event) {
         assert!(self.actions.is_empty(), "actions of the previous event were not drained");
-        self.is_settled |= now >= self.grace_until;
+        self.is_settled |= now >= self.settled_at;
         match event {
             Event::JobAdded { job, spec, units, seed } => {
                 self.on_job_added(now, job, &spec, units, seed);
@@ -224,7 +231,8 @@ impl Core {
             Event::JobCancelled { job } => self.on_job_cancelled(now, job),
             Event::NodeRegistered { node, profile } => {
                 let nodes_max = self.state.config.nodes_present_max;
-                let visit = Visit { profile, last_seen: now };
+                let first_lease = ReplicaId(self.state.next_replica);
+                let visit = Visit { profile, last_seen: now, first_lease };
                 self.presence.register(node, visit, nodes_max);
             }
             Event::NodeDetached { node } => self.on_node_detached(now, node),

@@ -122,6 +122,8 @@ impl fmt::Display for AddressRange {
 pub(crate) struct Visit {
     pub(crate) profile: Profile,
     pub(crate) last_seen: Timestamp,
+    /// Leases before this one are of an earlier registration.
+    pub(crate) first_lease: ReplicaId,
 }
 
 /// The registered nodes, at most `Config::nodes_present_max`.

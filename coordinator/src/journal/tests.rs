@@ -115,7 +115,7 @@ fn node(number: u64) -> NodeId {
     Keypair::ed25519_from_bytes(seed).expect("a seed").public().to_peer_id()
 }
 
-fn spec() -> JobSpec {
+pub(crate) fn spec() -> JobSpec {
     JobSpec {
         v: 1,
         project: node(0),

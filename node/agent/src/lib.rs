@@ -191,7 +191,7 @@ pub enum Action {
     },
     /// Tell the coordinator what is here.
     Heartbeat {
-        /// Unfinished replicas.
+        /// Replicas that are not reported yet.
         running: Vec<ReplicaId>,
         /// Reported replicas whose outputs are kept.
         kept: Vec<ReplicaId>,
@@ -416,7 +416,9 @@ impl Agent {
         }
         if self.heartbeat_every.is_some() && self.heartbeat.is_due(now) {
             self.heartbeat.asked();
-            let running = self.tasks.unfinished().take(HEARTBEAT_REPLICAS_MAX).collect();
+            // What is not named counts as lost, so results on their way are named as well.
+            let unfinished = self.tasks.unfinished().chain(self.tasks.unreported());
+            let running = unfinished.take(HEARTBEAT_REPLICAS_MAX).collect();
             let kept = self.tasks.kept().take(HEARTBEAT_REPLICAS_MAX).collect();
             self.actions.push_back(Action::Heartbeat { running, kept });
         }

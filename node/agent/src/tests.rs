@@ -208,7 +208,7 @@ fn a_restarted_node_goes_on() {
     env.expect(&[
         fetch(3),
         Action::Report { replicas: vec![ReplicaId(2)] },
-        Action::Heartbeat { running: vec![ReplicaId(3)], kept: vec![ReplicaId(1)] },
+        Action::Heartbeat { running: vec![ReplicaId(3), ReplicaId(2)], kept: vec![ReplicaId(1)] },
         Action::AskForWork { free: cores(3), leases_max: 63 },
     ]);
 }

@@ -17,6 +17,7 @@ use crate::dial::Dial;
 use crate::error::{FetchError, LinkError};
 use crate::link::Links;
 use crate::options::{FetchOptions, Fetched, Options};
+use crate::rate::Limits;
 use crate::server::{Authorise, Server};
 use crate::session::{Join, Message, Session};
 use crate::traffic::Traffic;
@@ -33,6 +34,7 @@ pub struct Exchange<D: Dial> {
 pub(crate) struct Shared<D: Dial> {
     pub(crate) store: Store,
     pub(crate) links: Links<D>,
+    limits: Arc<Limits>,
     pub(crate) options: Arc<Options>,
     pub(crate) traffic: Traffic,
     /// The sessions that run. A session takes itself out, under the lock, when nobody needs it.
@@ -56,9 +58,11 @@ impl<D: Dial> Exchange<D> {
     #[must_use]
     pub fn new(store: Store, dial: D, options: Options) -> Self {
         let options = Arc::new(options);
+        let limits = Arc::new(Limits::new(options.rates));
         let shared = Shared {
             store,
-            links: Links::new(dial, Arc::clone(&options)),
+            links: Links::new(dial, Arc::clone(&options), Arc::clone(&limits)),
+            limits,
             options,
             traffic: Traffic::default(),
             sessions: Mutex::default(),
@@ -75,7 +79,8 @@ impl<D: Dial> Exchange<D> {
     /// A server of the same store that counts into the same [`Traffic`].
     #[must_use]
     pub fn server(&self, authorise: impl Authorise) -> Server {
-        Server::new(self.shared.store.clone(), self.shared.traffic.clone(), authorise)
+        let (store, traffic) = (self.shared.store.clone(), self.shared.traffic.clone());
+        Server::new(store, traffic, authorise).with_limits(Arc::clone(&self.shared.limits))
     }
 
     /// Brings what is wanted of a dataset into the store, and returns when it is complete.

@@ -136,4 +136,12 @@ pub enum ServeError {
         /// How long it was waited.
         after: Duration,
     },
+    /// The peer takes its answers too slowly to be waited for.
+    #[error("the peer took {bytes} bytes of an answer in {after:?}")]
+    Slow {
+        /// How many it took.
+        bytes: usize,
+        /// How long it was waited for that.
+        after: Duration,
+    },
 }

@@ -30,7 +30,7 @@
 //!
 //! # What is not here
 //!
-//! Exchange of bitmaps, rarest first, limits of bandwidth, upload slots and an end game.
+//! Exchange of bitmaps, rarest first, upload slots and an end game.
 //! Single flight is by dataset: two datasets that share a chunk and are fetched at the same
 //! moment may both ask for it.
 
@@ -44,6 +44,7 @@ mod link;
 mod network;
 mod options;
 mod plain;
+mod rate;
 pub mod scheduler;
 mod server;
 mod session;
@@ -55,7 +56,8 @@ pub use error::{FetchError, LinkError, ServeError};
 pub use network::provider_key;
 pub use options::{FetchOptions, Fetched, Options, Progress};
 pub use plain::Door;
-pub use server::{Authorise, Server};
+pub use rate::Rates;
+pub use server::{Authorise, Patience, Server};
 pub use traffic::{PeerTraffic, Snapshot, Traffic};
 
 /// Requests that are open on one stream at once. A client keeps to it, and a server answers

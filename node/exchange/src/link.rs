@@ -44,6 +44,7 @@ use self::stream::Link;
 use crate::dial::Dial;
 use crate::error::LinkError;
 use crate::options::Options;
+use crate::rate::Limits;
 
 /// Questions that wait for a place on one stream.
 const QUEUE: usize = 256;
@@ -104,6 +105,7 @@ impl Command {
 pub(crate) struct Links<D> {
     dial: D,
     options: Arc<Options>,
+    limits: Arc<Limits>,
     open: Arc<Mutex<BTreeMap<(NodeId, Plane), Entry>>>,
     /// Peers that are not asked over plain TCP, and until when.
     sealed_only: Arc<Mutex<BTreeMap<NodeId, Instant>>>,
@@ -116,8 +118,8 @@ struct Entry {
 }
 
 impl<D: Dial> Links<D> {
-    pub(crate) fn new(dial: D, options: Arc<Options>) -> Self {
-        Self { dial, options, open: Arc::default(), sealed_only: Arc::default() }
+    pub(crate) fn new(dial: D, options: Arc<Options>, limits: Arc<Limits>) -> Self {
+        Self { dial, options, limits, open: Arc::default(), sealed_only: Arc::default() }
     }
 
     /// Asks a peer for a block. The bytes are not verified.
@@ -179,7 +181,7 @@ impl<D: Dial> Links<D> {
         let (queue, commands) = mpsc::channel(QUEUE);
         let cut = CancellationToken::new();
         let (peer, plane) = to;
-        let link = Link::new(peer, Arc::clone(&self.options));
+        let link = Link::new(peer, Arc::clone(&self.options), Arc::clone(&self.limits));
         match plane {
             Plane::Sealed => {
                 let dial = self.dial.clone();

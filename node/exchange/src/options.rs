@@ -10,6 +10,7 @@ use dockercomp_protocol::NodeId;
 use tokio::sync::watch;
 
 use crate::dial::Discover;
+use crate::rate::Rates;
 use crate::scheduler;
 
 /// What holds for all fetches of one [`crate::Exchange`].
@@ -21,8 +22,8 @@ pub struct Options {
     pub blocks_in_flight: usize,
     /// How long opening a stream may take.
     pub dial_timeout: Duration,
-    /// A peer that owes answers and gives none for this long is taken for gone. At the default,
-    /// one chunk of 1 MiB may come at 35 kB/s.
+    /// A peer that owes answers and gives no whole one for this long is taken for gone. At the
+    /// default, one chunk of 1 MiB may come at 35 kB/s.
     pub silence_max: Duration,
     /// For how long a peer that says it is busy is left alone.
     pub busy_pause: Duration,
@@ -32,6 +33,8 @@ pub struct Options {
     pub retry_max: Duration,
     /// Whether blocks of near peers are fetched over plain TCP where they offer it.
     pub plain: bool,
+    /// Limits of bandwidth.
+    pub rates: Rates,
     /// A stream that nobody needs is closed after this time.
     pub link_idle: Duration,
     /// Breaks ties between peers. By default it differs from process to process.
@@ -51,6 +54,7 @@ impl Default for Options {
             retry_first: Duration::from_secs(1),
             retry_max: Duration::from_secs(15),
             plain: true,
+            rates: Rates::default(),
             link_idle: Duration::from_secs(30),
             seed: RandomState::new().hash_one(0),
             discover: None,

@@ -17,7 +17,7 @@
 //!
 //! # What is not here
 //!
-//! Upload slots and limits of bandwidth; the place for them is where `loads` is acquired.
+//! Upload slots; the place for them is where `loads` is acquired.
 //!
 //! # Bounds
 //!
@@ -40,12 +40,13 @@ use tokio::io::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::OPEN_MAX;
 use crate::error::ServeError;
 use crate::plain::{self, Door};
+use crate::rate::{Limits, PIECE_BYTES, RATE_MIN, Rates, time_of};
 use crate::traffic::Traffic;
 
 /// Blocks of one stream that are read before their turn to be sent.
@@ -56,10 +57,24 @@ const BATCH: usize = 32;
 const LOADED_MAX: usize = 128;
 /// Small answers are written many at once.
 const WRITE_BUFFER_BYTES: usize = 64 << 10;
-/// How long a peer may take no byte of an answer, before its stream is closed.
-const STALL_MAX: Duration = Duration::from_secs(60);
-/// How long a stream may carry no request, before it is closed.
-const IDLE_MAX: Duration = Duration::from_secs(600);
+
+/// How long a server waits for the peer at the other end, before it closes a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How long a stream may carry no request.
+    pub idle: Duration,
+    /// How long a peer may take no byte of an answer.
+    pub stall: Duration,
+    /// Bytes a second: a block must be taken in `stall` and the time that it takes at this rate.
+    /// Without that, a few peers could keep all the memory that there is for blocks.
+    pub rate_min: u64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(600), stall: Duration::from_secs(60), rate_min: RATE_MIN }
+    }
+}
 
 /// Says who may have what.
 pub trait Authorise: Send + Sync + 'static {
@@ -82,6 +97,8 @@ pub struct Server {
     authorise: Arc<dyn Authorise>,
     /// One permit for each block in memory.
     loads: Arc<Semaphore>,
+    limits: Arc<Limits>,
+    patience: Patience,
     /// Where public blocks are served without encryption, if anywhere.
     door: Option<Arc<Door>>,
 }
@@ -119,7 +136,22 @@ impl Server {
     #[must_use]
     pub fn new(store: Store, traffic: Traffic, authorise: impl Authorise) -> Self {
         let loads = Arc::new(Semaphore::new(LOADED_MAX));
-        Self { store, traffic, authorise: Arc::new(authorise), loads, door: None }
+        let limits = Arc::new(Limits::new(Rates::default()));
+        let (authorise, patience) = (Arc::new(authorise), Patience::default());
+        Self { store, traffic, authorise, loads, limits, patience, door: None }
+    }
+
+    /// The same server with this patience.
+    #[must_use]
+    pub const fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// The same server within these limits.
+    pub(crate) fn with_limits(mut self, limits: Arc<Limits>) -> Self {
+        self.limits = limits;
+        self
     }
 
     /// The same server, which also tells peers of this door. [`Self::run_door`] serves there.
@@ -169,7 +201,7 @@ impl Server {
         let (read, write) = tokio::io::split(stream);
         let (queue, queued) = mpsc::channel(OPEN_MAX);
         let (refuse, refused) = mpsc::channel(OPEN_MAX);
-        let reading = receive(read, queue, refuse);
+        let reading = receive(read, queue, refuse, self.patience.idle);
         tokio::try_join!(reading, self.send(client, write, queued, refused))?;
         Ok(())
     }
@@ -205,15 +237,15 @@ impl Server {
             let ready: Option<Ready> = match (&mut next).now_or_never() {
                 Some(ready) => ready,
                 None => {
-                    unless_stalled(write.flush()).await?;
+                    self.unless_stalled(write.flush()).await?;
                     next.await
                 }
             };
             let Some(ready) = ready else { break };
             self.write(client.peer, &mut write, &ready).await?;
         }
-        unless_stalled(write.flush()).await?;
-        unless_stalled(write.shutdown()).await
+        self.unless_stalled(write.flush()).await?;
+        self.unless_stalled(write.shutdown()).await
     }
 
     async fn write(
@@ -222,10 +254,26 @@ impl Server {
         write: &mut (impl AsyncWrite + Unpin),
         ready: &Ready,
     ) -> Result<(), ServeError> {
-        unless_stalled(write.write_all(&ready.answer.encode())).await?;
+        self.unless_stalled(write.write_all(&ready.answer.encode())).await?;
+        let after = self.patience.stall + time_of(ready.payload.len(), self.patience.rate_min);
+        let mut waited = Duration::ZERO;
         let mut rest = &ready.payload[..];
         while !rest.is_empty() {
-            let n = unless_stalled(write.write(rest)).await?;
+            if waited > after {
+                let bytes = ready.payload.len() - rest.len();
+                return Err(ServeError::Slow { bytes, after });
+            }
+            let piece = if self.limits.limits_up() {
+                let piece = &rest[..rest.len().min(PIECE_BYTES)];
+                self.limits.up(peer, piece.len()).await;
+                piece
+            } else {
+                rest
+            };
+            // Not the time for which we wait by ourselves.
+            let began = Instant::now();
+            let n = self.unless_stalled(write.write(piece)).await?;
+            waited += began.elapsed();
             if n == 0 {
                 return Err(io::Error::from(io::ErrorKind::WriteZero).into());
             }
@@ -302,6 +350,17 @@ impl Server {
         }
     }
 
+    async fn unless_stalled<T>(
+        &self,
+        writing: impl Future<Output = io::Result<T>>,
+    ) -> Result<T, ServeError> {
+        let after = self.patience.stall;
+        match timeout(after, writing).await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(ServeError::Stalled { after }),
+        }
+    }
+
     /// Reads from the store on a blocking thread. To a peer, a store that fails holds nothing.
     async fn read<T: Send + 'static>(
         &self,
@@ -329,11 +388,12 @@ async fn receive(
     read: impl AsyncRead + Unpin,
     queue: mpsc::Sender<Request>,
     refuse: mpsc::Sender<u32>,
+    idle_max: Duration,
 ) -> Result<(), ServeError> {
     let mut read = BufReader::with_capacity(OPEN_MAX * REQUEST_BYTES, read);
     loop {
         let mut frame = [0; REQUEST_BYTES];
-        match timeout(IDLE_MAX, read.read_exact(&mut frame)).await {
+        match timeout(idle_max, read.read_exact(&mut frame)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Ok(Err(error)) => return Err(error.into()),
@@ -344,12 +404,5 @@ async fn receive(
             // Ends only together with this function.
             let _ = refuse.send(refused.into_inner().id()).await;
         }
-    }
-}
-
-async fn unless_stalled<T>(writing: impl Future<Output = io::Result<T>>) -> Result<T, ServeError> {
-    match timeout(STALL_MAX, writing).await {
-        Ok(done) => Ok(done?),
-        Err(_) => Err(ServeError::Stalled { after: STALL_MAX }),
     }
 }

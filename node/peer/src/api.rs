@@ -144,6 +144,58 @@ pub struct DatasetInfo {
     pub held_bytes: u64,
     /// Whether all of it is here.
     pub complete: bool,
+    /// Whether it is kept from removal.
+    pub pinned: bool,
+    /// After adding: how many of its bytes were here before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_bytes: Option<u64>,
+    /// After a check: what it found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Found>,
+}
+
+/// What a check of a dataset found.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Found {
+    /// Chunks that were read and are right.
+    pub sound_chunks: u64,
+    /// Chunks that were not what they should be.
+    pub rotten_chunks: u64,
+    /// Chunks that were not here.
+    pub missing_chunks: u64,
+    /// Whether those that were not right or not here have been fetched anew.
+    pub mended: bool,
+}
+
+/// Names a dataset.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatasetRequest {
+    /// Its root.
+    pub cid: String,
+}
+
+/// Asks a process to write a dataset to a CAR file, or to read one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CarRequest {
+    /// The dataset's root; left out when reading.
+    pub cid: Option<String>,
+    /// Absolute path of the file.
+    pub path: PathBuf,
+    /// What to call a dataset that is read.
+    pub name: Option<String>,
+}
+
+/// Somebody who says that they provide a dataset.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProviderInfo {
+    /// Their id.
+    pub peer_id: String,
+    /// Where they are said to be.
+    pub addresses: Vec<String>,
+    /// `all`, `part` or `none` of it, or `unreachable`.
+    pub holds: String,
 }
 
 /// Asks a process to chunk a file or folder into its store.
@@ -156,6 +208,25 @@ pub struct AddRequest {
     pub name: Option<String>,
     /// Chunk size in bytes; 1 MiB if left out.
     pub chunk_bytes: Option<u32>,
+    /// Let the content say where chunks end.
+    #[serde(default)]
+    pub content_defined: bool,
+    /// Leave large files where they are and seed them from there.
+    #[serde(default)]
+    pub in_place: bool,
+}
+
+/// What is said about a dataset that is sent as the body of a request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamRequest {
+    /// The name of its one file.
+    pub file: String,
+    /// What to call it.
+    pub name: Option<String>,
+    /// Let the content say where chunks end.
+    #[serde(default)]
+    pub content_defined: bool,
 }
 
 /// Asks a process to fetch a dataset, and to lay it out in a folder.
@@ -166,6 +237,9 @@ pub struct GetRequest {
     pub cid: String,
     /// Absolute path of an empty or missing folder; only fetched if left out.
     pub into: Option<PathBuf>,
+    /// Patterns of paths, such as `images/**/*.png`; everything if there are none.
+    #[serde(default)]
+    pub paths: Vec<String>,
 }
 
 /// One line of the answer to a long request.

@@ -15,8 +15,11 @@ pub mod control;
 pub mod datasets;
 mod fault;
 pub mod identity;
+pub mod library;
 mod private;
 pub mod reply;
+mod room;
+mod spool;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -25,15 +28,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dockercomp_exchange::{Door, Exchange, FetchOptions, Fetched, Server, provider_key};
-pub use dockercomp_exchange::{FetchError, Progress};
+pub use dockercomp_exchange::{FetchError, Progress, Rates};
 use dockercomp_network as network;
 use dockercomp_network::{Handle as Network, Role, StreamProtocol};
 use dockercomp_protocol::log::HeadNotice;
-use dockercomp_protocol::manifest::{ChunkPage, Chunks};
+use dockercomp_protocol::manifest::{ChunkPage, Chunks, PageLink};
 use dockercomp_protocol::statement::Announcement;
 use dockercomp_protocol::wire::chunk;
 use dockercomp_protocol::{Cid, NodeId, content};
-use dockercomp_store::{AddError, AddOptions, Added, Kind, OpenError, Store, StoreError, Want};
+use dockercomp_store::{
+    AddError, AddOptions, Added, Kind, Lease, OpenError, Store, StoreError, Want,
+};
 use libp2p_identity::Keypair;
 use multiaddr::{Multiaddr, Protocol};
 use tokio::sync::watch;
@@ -73,6 +78,8 @@ pub struct Options {
 /// How data is passed on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sharing {
+    /// Limits of bandwidth.
+    pub rates: Rates,
     /// Encrypt everything, also between near peers, where public blocks go over plain TCP else.
     pub sealed: bool,
 }
@@ -159,6 +166,7 @@ impl Peer {
             dockercomp_exchange::Options {
                 discover: Some(Arc::new(network.clone())),
                 plain: !options.sharing.sealed,
+                rates: options.sharing.rates,
                 ..dockercomp_exchange::Options::default()
             },
         );
@@ -246,6 +254,7 @@ impl Peer {
         progress: Option<watch::Sender<Progress>>,
     ) -> Result<(), FetchError> {
         let providers = self.locate(holders).await;
+        let _lease = self.lease(&root);
         let options = FetchOptions { patience, progress };
         let fetched = self.fetch_with(root, Want::All, providers, options).await?;
         if fetched.n_blocks > 0 {
@@ -258,6 +267,13 @@ impl Peer {
         Ok(())
     }
 
+    /// Keeps a dataset from being collected for as long as the lease lives: take it before the
+    /// dataset is fetched. `None`: the identifier is not of our kind, and nothing has it.
+    #[must_use]
+    pub fn lease(&self, root: &Cid) -> Option<Lease> {
+        self.inner.store.lease(root).ok()
+    }
+
     /// Fetches; room that was promised to a fetch that failed is given back.
     async fn fetch_with(
         &self,
@@ -266,7 +282,21 @@ impl Peer {
         providers: Vec<NodeId>,
         options: FetchOptions,
     ) -> Result<Fetched, FetchError> {
-        let fetched = self.inner.exchange.fetch(root, want, providers, options).await;
+        // What is fetched must not make room for itself.
+        let _lease = self.lease(&root);
+        let FetchOptions { patience, progress } = options;
+        let again = FetchOptions { patience, progress: progress.clone() };
+        let options = FetchOptions { patience, progress };
+        let mut fetched = self.inner.exchange.fetch(root, want, providers.clone(), options).await;
+        if let Err(FetchError::Store { source, .. }) = &fetched
+            && let StoreError::Quota { needed, quota, .. } = **source
+            && self.make_room(quota.saturating_sub(needed)).await
+        {
+            fetched = self.inner.exchange.fetch(root, want, providers, again).await;
+        }
+        if fetched.is_ok() {
+            self.keep_room().await;
+        }
         if fetched.is_err() {
             let store = self.inner.store.clone();
             let _ = tokio::task::spawn_blocking(move || store.release(&root)).await;
@@ -492,14 +522,14 @@ fn blocks_of(store: &Store, root: &Cid) -> Result<Vec<Cid>, StoreError> {
     while first < manifest.files {
         for entry in store.files(root, first, PAGE.min(manifest.files - first))? {
             match &entry.chunks {
-                Chunks::Inline(chunks) => blocks.extend(chunks),
+                Chunks::Inline(chunks) => blocks.extend(chunks.iter().map(|chunk| chunk.0)),
                 Chunks::Paged(pages) => {
-                    for (index, page) in pages.iter().enumerate() {
+                    for (index, PageLink(page, _)) in pages.iter().enumerate() {
                         blocks.push(*page);
                         let Some(bytes) = store.block(&content::digest(page)?)? else { continue };
-                        let size = manifest.chunk_bytes;
-                        if let Ok(page) = ChunkPage::decode(&bytes, &entry, size, index) {
-                            blocks.extend(page.chunks);
+                        let chunker = manifest.chunker;
+                        if let Ok(page) = ChunkPage::decode(&bytes, &entry, chunker, index) {
+                            blocks.extend(page.chunks.iter().map(|chunk| chunk.0));
                         }
                     }
                 }

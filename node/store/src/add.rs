@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cid::Cid;
 use dockercomp_protocol::content::{self, Digest};
-use dockercomp_protocol::limits::CHUNK_BYTES_DEFAULT;
-use dockercomp_protocol::manifest::{self, Built, ChunkedFile};
+use dockercomp_protocol::limits::{CHUNK_BYTES_DEFAULT, INLINE_FILE_BYTES_MAX};
+use dockercomp_protocol::manifest::{self, Built, ChunkedFile, Chunker};
 
 use crate::error::{AddError, PutError, StoreError};
 use crate::keys::Place;
@@ -31,6 +31,8 @@ use crate::{Inner, Kind, Store, Want, locked};
 
 /// Bytes of small blocks that are written together.
 const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Files from this size are hashed by all threads together, in bytes.
+const LARGE_BYTES_MIN: u64 = 32 << 20;
 /// Threads that hash; more would only wait for the disk.
 const HASH_THREADS_MAX: usize = 8;
 
@@ -39,8 +41,11 @@ const HASH_THREADS_MAX: usize = 8;
 pub struct AddOptions {
     /// The dataset's name on this node.
     pub name: Option<String>,
-    /// Size of a chunk in bytes, a power of two.
-    pub chunk_bytes: u32,
+    /// How files are cut.
+    pub chunker: Chunker,
+    /// Whether large files stay where they are, and the store only points there. Their owner
+    /// must not change them: a chunk that was changed is not served.
+    pub in_place: bool,
     /// What the dataset is.
     pub kind: Kind,
     /// Is told how far it is, after every file and chunk, from several threads.
@@ -60,13 +65,16 @@ pub struct Added {
     pub bytes: u64,
     /// Whether all of it was here before.
     pub was_here: bool,
+    /// Bytes of its chunks that were here before, in this dataset or in others.
+    pub shared_bytes: u64,
 }
 
 impl Default for AddOptions {
     fn default() -> Self {
         Self {
             name: None,
-            chunk_bytes: CHUNK_BYTES_DEFAULT,
+            chunker: Chunker::default(),
+            in_place: false,
             kind: Kind::Added,
             progress: None,
             normalise: false,
@@ -78,7 +86,8 @@ impl fmt::Debug for AddOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AddOptions")
             .field("name", &self.name)
-            .field("chunk_bytes", &self.chunk_bytes)
+            .field("chunker", &self.chunker)
+            .field("in_place", &self.in_place)
             .field("kind", &self.kind)
             .field("normalise", &self.normalise)
             .finish_non_exhaustive()
@@ -93,10 +102,12 @@ impl Store {
     pub fn add(&self, source: &Path, options: &AddOptions) -> Result<Added, AddError> {
         let sources = source::list(source)?;
         let files = hash(&sources, options)?;
-        let built = manifest::build(options.chunk_bytes, files)?;
+        let built = manifest::build(options.chunker, files.clone())?;
         let root = content::digest(&built.cid).map_err(StoreError::from)?;
         let was_here = self.inner.row_is_complete(&root);
+        let mut shared_bytes = built.root.bytes;
         if !was_here {
+            shared_bytes = self.inner.shared_bytes(&files)?;
             let is_new = locked(&self.inner.catalogue).get(&root).is_none();
             let stored = self.inner.fill(&root, &built, &sources, options);
             if stored.is_err() && is_new {
@@ -106,7 +117,7 @@ impl Store {
         }
         self.describe(&built.cid, options)?;
         let Built { cid, root, .. } = built;
-        Ok(Added { root: cid, files: root.files, bytes: root.bytes, was_here })
+        Ok(Added { root: cid, files: root.files, bytes: root.bytes, was_here, shared_bytes })
     }
 
     fn describe(&self, root: &Cid, options: &AddOptions) -> Result<(), StoreError> {
@@ -142,7 +153,13 @@ impl Inner {
         let manifest_bytes: usize = built.blocks.iter().map(|(_, block)| block.len()).sum();
         let catalogue = locked(&self.catalogue);
         let held = catalogue.get(root).map_or(0, |row| row.held_bytes + row.manifest_bytes);
-        catalogue.admit((built.root.bytes + manifest_bytes as u64).saturating_sub(held))?;
+        let is_small = |source: &&SourceFile| source.size <= INLINE_FILE_BYTES_MAX;
+        let bytes = if options.in_place {
+            sources.iter().filter(is_small).map(|source| source.size).sum()
+        } else {
+            built.root.bytes
+        };
+        catalogue.admit((bytes + manifest_bytes as u64).saturating_sub(held))?;
         drop(catalogue);
         self.create(root, &built.root, options.kind, root_block)?;
         let mut smalls = Smalls::default();
@@ -154,7 +171,7 @@ impl Inner {
         loop {
             let mut catalogue = locked(&self.catalogue);
             let held = catalogue.get(root).map_or(0, |row| row.held_bytes);
-            catalogue.promise(root, Want::All, built.root.bytes.saturating_sub(held))?;
+            catalogue.promise(root, Want::All, bytes.saturating_sub(held))?;
             let forgotten = catalogue.forgotten;
             drop(catalogue);
             self.copy_from(root, built, sources, options)?;
@@ -178,9 +195,21 @@ impl Inner {
         let mut open: Option<(u64, File)> = None;
         let mut at = Position::default();
         while let Some(item) = self.item(root, &built.root, &mut at, built.root.files)? {
+            let in_file = |file: u64| usize::try_from(file).expect("it is listed in memory");
+            if at.index == 0 && item.place() != Place::Small && !self.holds(&item)? {
+                let source = &sources[in_file(at.file)];
+                let is_here =
+                    options.in_place && self.point_to(root, &built.root, &item, source.path())?;
+                if is_here || self.share_file(&built.root, &item)? {
+                    report.done(item.entry().size);
+                    at = Position { file: at.file + 1, index: 0 };
+                    self.checkpoint_if_due()?;
+                    continue;
+                }
+            }
             if !self.holds(&item)? {
                 let number = item.spot.file;
-                let source = &sources[usize::try_from(number).expect("it is listed in memory")];
+                let source = &sources[in_file(number)];
                 let file = match open.take() {
                     Some((opened, file)) if opened == number => file,
                     _ => source.open()?,
@@ -245,7 +274,8 @@ impl AddOptions {
     pub const fn output() -> Self {
         Self {
             name: None,
-            chunk_bytes: CHUNK_BYTES_DEFAULT,
+            chunker: Chunker::Fixed { size: CHUNK_BYTES_DEFAULT },
+            in_place: false,
             kind: Kind::Output,
             progress: None,
             normalise: true,
@@ -260,40 +290,46 @@ impl AddOptions {
 pub fn root_of(source: &Path) -> Result<Cid, AddError> {
     let options = AddOptions::output();
     let files = hash(&source::list(source)?, &options)?;
-    Ok(manifest::build(options.chunk_bytes, files)?.cid)
+    Ok(manifest::build(options.chunker, files)?.cid)
 }
 
-/// Names the chunks of all files, on several threads.
+/// Names the chunks of all files, on several threads: small files one a thread, large ones one
+/// after another on all.
 fn hash(sources: &[SourceFile], options: &AddOptions) -> Result<Vec<ChunkedFile>, AddError> {
     let report = Report::new(Step::Hash, sources, options);
+    let (large, small): (Vec<_>, Vec<_>) =
+        sources.iter().partition(|source| source.size >= LARGE_BYTES_MIN);
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut buffer = Vec::new();
         let mut done = Vec::new();
-        while let Some(source) = sources.get(next.fetch_add(1, Ordering::Relaxed)) {
-            match source.hash(options.chunk_bytes, options.normalise, &mut buffer) {
+        while let Some(source) = small.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match source.hash(options, 1, |_| {}) {
                 Ok(file) => {
                     report.done(file.size);
                     done.push(file);
                 }
                 Err(error) => {
-                    next.store(sources.len(), Ordering::Relaxed);
+                    next.store(small.len(), Ordering::Relaxed);
                     return Err(error);
                 }
             }
         }
         Ok(done)
     };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let count = cores.min(HASH_THREADS_MAX).min(sources.len()).max(1);
-    std::thread::scope(|scope| {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(HASH_THREADS_MAX);
+    let mut files = std::thread::scope(|scope| {
+        let count = cores.min(small.len());
         let threads: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
         let mut files = Vec::with_capacity(sources.len());
         for thread in threads {
             files.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
         }
-        Ok(files)
-    })
+        Ok::<_, AddError>(files)
+    })?;
+    for source in large {
+        files.push(source.hash(options, cores.max(2), |bytes| report.done(bytes))?);
+    }
+    Ok(files)
 }
 
 fn of_own_chunk(root: &Digest, error: PutError) -> AddError {

@@ -46,6 +46,17 @@ pub(crate) struct Row {
     /// Bytes of stored chunks; one in family `small` counts once.
     pub(crate) held_bytes: u64,
     pub(crate) manifest_bytes: u64,
+    /// How many of the held bytes lie in their owner's files and take no room here.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) elsewhere_bytes: u64,
+    /// Grows with each use of any dataset: the smallest was used longest ago.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) used: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's shape
+const fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 impl Row {
@@ -61,11 +72,13 @@ impl Row {
             bytes: root.bytes,
             held_bytes: 0,
             manifest_bytes: 0,
+            elsewhere_bytes: 0,
+            used: 0,
         }
     }
 
     const fn stored(&self) -> u64 {
-        self.held_bytes + self.manifest_bytes
+        (self.held_bytes + self.manifest_bytes).saturating_sub(self.elsewhere_bytes)
     }
 
     /// The row as the caller sees it; `fresh` are bytes that are not in the row yet.
@@ -151,6 +164,11 @@ impl Catalogue {
         }
     }
 
+    /// The hard limit for what is stored and promised.
+    pub(crate) const fn quota(&self) -> Option<u64> {
+        self.quota
+    }
+
     /// Bytes stored and promised.
     pub(crate) fn used(&self) -> u64 {
         self.stored.saturating_add(self.promised())
@@ -169,6 +187,17 @@ impl Catalogue {
             }
             _ => self.space.admit_data(needed.saturating_add(self.promised())),
         }
+    }
+
+    /// Whether something of a dataset is on its way.
+    pub(crate) fn has_promises(&self, root: &Digest) -> bool {
+        self.promises.contains_key(root)
+    }
+
+    /// Notes, in the batch, that a dataset is used.
+    pub(crate) fn touch(&mut self, batch: &mut Batch<'_>, root: &Digest) {
+        let newest = self.rows.values().map(|row| row.used).max().unwrap_or_default();
+        self.update(batch, root, |row| row.used = newest + 1);
     }
 
     /// Promises room for what is still missing of a dataset, replacing an earlier promise.
@@ -229,7 +258,13 @@ mod tests {
 
     #[test]
     fn row_is_golden() {
-        let root = Root { v: 1, chunk_bytes: 1 << 20, files: 2, bytes: 300, pages: vec![] };
+        let root = Root {
+            v: 1,
+            chunker: dockercomp_protocol::manifest::Chunker::default(),
+            files: 2,
+            bytes: 300,
+            pages: vec![],
+        };
         let row = Row { name: Some("n".into()), ..Row::new(&root, Kind::Fetched) };
         let bytes = codec::encode(&row);
         assert_eq!(codec::decode::<Row>(&bytes).expect("its own encoding"), row);

@@ -77,7 +77,8 @@ impl Inner {
     fn index(&self, catalogue: &mut Catalogue, chunks: &[(Spot, Fresh)]) -> Result<(), StoreError> {
         let mut batch = self.db.batch();
         let mut segments: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
-        let mut bytes: BTreeMap<Digest, u64> = BTreeMap::new();
+        let mut bytes: BTreeMap<Digest, (u64, u64)> = BTreeMap::new();
+        let mut elsewhere: HashMap<(Digest, u64), bool> = HashMap::new();
         // Without a row the dataset was removed while a chunk of it came in.
         let chunks = chunks.iter().filter(|(spot, _)| catalogue.get(&spot.root).is_some());
         let chunks: Vec<&(Spot, Fresh)> = chunks.collect();
@@ -94,8 +95,22 @@ impl Inner {
             }
             if bits[byte] & mask == 0 {
                 bits[byte] |= mask;
-                *bytes.entry(spot.root).or_default() += len;
-                catalogue.spend(&spot.root, spot.file, *len);
+                let (held, theirs) = bytes.entry(spot.root).or_default();
+                *held += len;
+                let file = (spot.root, spot.file);
+                let is_theirs = match elsewhere.get(&file) {
+                    Some(known) => *known,
+                    None => {
+                        let entry = self.entry(&spot.root, spot.file)?;
+                        entry.is_some_and(|entry| self.is_elsewhere(&spot.root, &entry.path))
+                    }
+                };
+                elsewhere.insert(file, is_theirs);
+                if is_theirs {
+                    *theirs += len;
+                } else {
+                    catalogue.spend(&spot.root, spot.file, *len);
+                }
             }
             let place = Place::Body { file: spot.file, index: spot.index };
             batch.put(Family::Chunks, &keys::chunk(digest, &spot.root, place), &[]);
@@ -104,8 +119,11 @@ impl Inner {
         for (key, bits) in segments {
             batch.put(Family::Have, &key, &bits);
         }
-        for (root, bytes) in bytes {
-            catalogue.update(&mut batch, &root, |row| row.held_bytes += bytes);
+        for (root, (held, theirs)) in bytes {
+            catalogue.update(&mut batch, &root, |row| {
+                row.held_bytes += held;
+                row.elsewhere_bytes += theirs;
+            });
         }
         batch.write()
     }

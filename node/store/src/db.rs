@@ -134,6 +134,18 @@ impl Db {
         Batch { db: self, batch: WriteBatch::default() }
     }
 
+    /// Rewrites the family of small blocks without what was deleted. It keeps that room else.
+    pub(crate) fn compact_small(&self) {
+        let family = self.family(Family::Small);
+        // What is still in memory is not rewritten, and holds the write-ahead log of all.
+        for family in Family::ALL {
+            if let Err(error) = self.db.flush_cf(self.family(family)) {
+                tracing::warn!(%error, "room of removed blocks is given back later");
+            }
+        }
+        self.db.compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
+    }
+
     /// Stops all further writes, after data could not be made durable.
     pub(crate) fn fail(&self) {
         self.failed.store(true, Ordering::SeqCst);

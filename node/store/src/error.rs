@@ -128,6 +128,17 @@ pub enum OpenError {
         /// The newest that this program knows.
         known: u32,
     },
+    /// An older program wrote it, whose datasets nobody can read any more.
+    #[error(
+        "{} was written in format {found}, whose datasets this program cannot read; \
+         use the program that wrote it or another directory", dir.display()
+    )]
+    Older {
+        /// The directory.
+        dir: PathBuf,
+        /// The version found.
+        found: u32,
+    },
     /// It holds something else than a store.
     #[error("{} holds no version number; choose an empty directory", path.display())]
     Version {
@@ -279,4 +290,53 @@ pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
 /// Names the path in an I/O error of opening: `.map_err(at_opening(path))`.
 pub(crate) fn at_opening(path: &Path) -> impl FnOnce(io::Error) -> OpenError + '_ {
     move |source| OpenError::Io { path: path.to_owned(), source }
+}
+
+/// Why a CAR file was not written or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CarError {
+    /// The file cannot be read or written, or ends within a block.
+    #[error("the CAR file cannot be read or written")]
+    Io(#[from] io::Error),
+    /// The header is not that of a CAR file of version 1 with one root.
+    #[error("this is not a CAR file of version 1 with one root")]
+    Header,
+    /// A block begins with something that is not a CID.
+    #[error("the CAR file holds something that is not a block")]
+    Block,
+    /// A block would be larger than any of ours.
+    #[error("the CAR file holds a block of {len} bytes, at most {max} are allowed")]
+    Length {
+        /// What the file says.
+        len: u64,
+        /// What is allowed.
+        max: u64,
+    },
+    /// A block is wrong, or not one of the dataset's; parents come before their children.
+    #[error("block {cid} of the CAR file cannot be stored")]
+    Put {
+        /// The block.
+        cid: Cid,
+        /// What the store said.
+        source: PutError,
+    },
+    /// The file ends and the dataset is not whole.
+    #[error("the CAR file lacks block {missing} of its dataset")]
+    Incomplete {
+        /// One of the blocks that are missing.
+        missing: Cid,
+    },
+    /// A block of the dataset has rotted.
+    #[error("block {cid} has rotted; check the dataset, which fetches it anew")]
+    Gone {
+        /// The block.
+        cid: Cid,
+    },
+    /// A manifest block that is here is not right.
+    #[error("the manifest cannot be read")]
+    Manifest(#[source] ManifestError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }

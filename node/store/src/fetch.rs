@@ -194,9 +194,9 @@ impl Inner {
         if *want == Want::All {
             self.promise(root, manifest, want, walk)?;
         }
-        let files = want.range(manifest);
+        let files = if *want == Want::Manifest { 0..manifest.files } else { want.range(manifest) };
         let mut ground = Ground { store: self, root, manifest, files, wanted };
-        if walk.through_manifest(&mut ground, max)? {
+        if walk.through_manifest(&mut ground, max)? && *want != Want::Manifest {
             self.promise(root, manifest, want, walk)?;
             walk.through_chunks(&mut ground, max)?;
         }
@@ -250,6 +250,7 @@ impl Inner {
         if want.range(manifest) == (0..manifest.files) {
             catalogue.release(root, None);
             let mut batch = self.db.batch();
+            catalogue.touch(&mut batch, root);
             if !catalogue.update(&mut batch, root, |row| row.complete = true) {
                 return Err(StoreError::Unknown { root: dataset_cid(root) });
             }

@@ -28,8 +28,11 @@ use dockercomp_protocol::content::{DIGEST_BYTES, Digest};
 
 /// The version of everything below the data directory. See [`crate::open`].
 ///
-/// 2 added the families `snapshots` and `log`.
-pub(crate) const SCHEMA_VERSION: u32 = 2;
+/// 2 added the families `snapshots` and `log`; 3 has manifests with hashes of whole files.
+pub(crate) const SCHEMA_VERSION: u32 = 3;
+
+/// The oldest version that can be read.
+pub(crate) const SCHEMA_VERSION_OLDEST: u32 = 3;
 
 /// A table of the database that belongs to the caller: the store gives it no meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -25,8 +25,7 @@
 //! # What is not here
 //!
 //! - No network: [`Store::missing`] says what is needed, and who brings it is not known here.
-//! - No collection of garbage: [`Store::remove`] is the only thing that deletes, and pins
-//!   stop it.
+//! - No decision when to collect garbage: [`Store::collect`] does it when it is called.
 //!
 //! # Crash behaviour
 //!
@@ -38,9 +37,12 @@ mod add;
 mod backup;
 mod blocks;
 mod bodies;
+mod car;
 mod catalogue;
 mod check;
 mod checkpoint;
+mod collect;
+mod cut;
 mod datasets;
 mod db;
 mod error;
@@ -52,6 +54,7 @@ mod manifests;
 mod open;
 mod progress;
 mod put;
+mod share;
 mod snapshots;
 mod source;
 mod space;
@@ -70,8 +73,9 @@ use dockercomp_protocol::manifest::Root;
 pub use crate::add::{AddOptions, Added, root_of};
 pub use crate::backup::BackupError;
 pub use crate::check::Checked;
+pub use crate::collect::{Collected, Lease};
 pub use crate::datasets::{Dataset, Kind};
-pub use crate::error::{AddError, OpenError, PutError, StageError, StoreError};
+pub use crate::error::{AddError, CarError, OpenError, PutError, StageError, StoreError};
 pub use crate::journal::Row;
 pub use crate::keys::Table;
 pub use crate::lock::DataLock;
@@ -112,6 +116,8 @@ struct Inner {
     /// Datasets that were incomplete when the directory was opened: their files may hold chunks
     /// that no checkpoint has published.
     unfinished: Mutex<HashSet<Digest>>,
+    /// Taken after the catalogue.
+    leases: collect::Leases,
     /// Counts directories that were moved to `tmp`.
     graves: AtomicU64,
     journal_next: Mutex<u64>,
@@ -127,6 +133,8 @@ struct Inner {
 pub enum Want {
     /// All.
     All,
+    /// None, but the whole manifest, which says what there is.
+    Manifest,
     /// Consecutive ones, in manifest order. What lies beyond the last is left out.
     Files {
         /// Number of the first, from 0.
@@ -141,6 +149,7 @@ impl Want {
     fn range(&self, manifest: &Root) -> Range<u64> {
         match self {
             Self::All => 0..manifest.files,
+            Self::Manifest => 0..0,
             Self::Files { first, count } => {
                 let end = first.saturating_add(*count).min(manifest.files);
                 (*first).min(end)..end
@@ -151,6 +160,7 @@ impl Want {
     const fn covers(&self, file: u64) -> bool {
         match self {
             Self::All => true,
+            Self::Manifest => false,
             Self::Files { first, count } => file >= *first && file - *first < *count,
         }
     }
@@ -161,6 +171,13 @@ impl Store {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.inner.dir
+    }
+
+    /// Bytes that may still be stored; `None` is no limit.
+    #[must_use]
+    pub fn room_bytes(&self) -> Option<u64> {
+        let catalogue = locked(&self.inner.catalogue);
+        catalogue.quota().map(|quota| quota.saturating_sub(catalogue.used()))
     }
 
     /// Bytes of blocks that are stored or promised to fetches that go on.
@@ -194,7 +211,13 @@ mod tests {
     fn wants_do_not_overflow() {
         let want = Want::Files { first: 3, count: u64::MAX };
         assert!(want.covers(u64::MAX - 1) && want.covers(3) && !want.covers(2));
-        let root = Root { v: 1, chunk_bytes: 1 << 20, files: 5, bytes: 0, pages: vec![] };
+        let root = Root {
+            v: 1,
+            chunker: dockercomp_protocol::manifest::Chunker::default(),
+            files: 5,
+            bytes: 0,
+            pages: vec![],
+        };
         assert_eq!(want.range(&root), 3..5);
         assert!(Want::Files { first: 9, count: 1 }.range(&root).is_empty());
     }

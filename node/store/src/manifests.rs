@@ -15,7 +15,9 @@ use std::sync::{Arc, Mutex};
 use cid::Cid;
 use dockercomp_protocol::content::{self, DAG_CBOR, Digest};
 use dockercomp_protocol::limits::{INLINE_FILE_BYTES_MAX, PAGE_CHUNKS_MAX, PAGE_FILES_MAX};
-use dockercomp_protocol::manifest::{ChunkPage, Chunks, FileEntry, ManifestError, Page, Root};
+use dockercomp_protocol::manifest::{
+    Chunk, ChunkPage, Chunks, FileEntry, ManifestError, Page, Root,
+};
 
 use crate::error::StoreError;
 use crate::keys::{Family, Place, Spot};
@@ -56,7 +58,26 @@ enum Key {
 enum Node {
     Root(Arc<Root>),
     Page(Arc<Page>),
-    Chunks(Arc<ChunkPage>),
+    Chunks(Arc<Located>),
+}
+
+/// A page of chunks, and where in the page's part of the file each begins.
+#[derive(Debug)]
+struct Located {
+    page: ChunkPage,
+    starts: Vec<u64>,
+}
+
+impl From<ChunkPage> for Located {
+    fn from(page: ChunkPage) -> Self {
+        let mut next = 0;
+        let starts = page.chunks.iter().map(|chunk| {
+            let start = next;
+            next += u64::from(chunk.1);
+            start
+        });
+        Self { starts: starts.collect(), page }
+    }
 }
 
 impl Key {
@@ -192,7 +213,7 @@ impl Inner {
         manifest: &Root,
         (file, entry): (u64, &FileEntry),
         (index, cid): (u64, &Cid),
-    ) -> Result<Option<Arc<ChunkPage>>, StoreError> {
+    ) -> Result<Option<Arc<Located>>, StoreError> {
         let key = Key::Chunks(*root, file, index);
         if let Some(Node::Chunks(found)) = self.manifests.get(&key) {
             return Ok(Some(found));
@@ -201,9 +222,9 @@ impl Inner {
             return Ok(None);
         };
         let number = usize::try_from(index).expect("pages are counted with usize");
-        let found = ChunkPage::decode(&bytes, entry, manifest.chunk_bytes, number);
-        let found = Arc::new(found.map_err(invalid(root))?);
-        self.manifests.insert(key, Node::Chunks(Arc::clone(&found)), found.chunks.len() + 1);
+        let found = ChunkPage::decode(&bytes, entry, manifest.chunker, number);
+        let found = Arc::new(Located::from(found.map_err(invalid(root))?));
+        self.manifests.insert(key, Node::Chunks(Arc::clone(&found)), found.page.chunks.len() + 1);
         Ok(Some(found))
     }
 
@@ -222,22 +243,11 @@ impl Inner {
         while at.file < end {
             let page = self.page(root, manifest, at.file / FILES)?.ok_or_else(incomplete)?;
             let entry = &page.files[within(at.file, FILES)];
-            if at.index >= entry.chunk_count(manifest.chunk_bytes) {
+            let Some(found) = self.chunk(root, manifest, (at.file, entry), at.index)? else {
                 *at = Position { file: at.file + 1, index: 0 };
                 continue;
-            }
-            let cid = match &entry.chunks {
-                Chunks::Inline(links) => links[within(at.index, LINKS)],
-                Chunks::Paged(pages) => {
-                    let index = at.index / LINKS;
-                    let link = &pages[within(index, u64::MAX)];
-                    self.chunk_page(root, manifest, (at.file, entry), (index, link))?
-                        .ok_or_else(incomplete)?
-                        .chunks[within(at.index, LINKS)]
-                }
             };
-            let offset = at.index * u64::from(manifest.chunk_bytes);
-            let len = (entry.size - offset).min(u64::from(manifest.chunk_bytes));
+            let (Chunk(cid, len), offset) = found.ok_or_else(incomplete)?;
             return Ok(Some(Item {
                 cid,
                 digest: content::digest(&cid)?,
@@ -248,6 +258,38 @@ impl Inner {
             }));
         }
         Ok(None)
+    }
+
+    /// A chunk of a file and its offset. `None`: the file ends before. `Some(None)`: the page
+    /// that lists it is not here.
+    fn chunk(
+        &self,
+        root: &Digest,
+        manifest: &Root,
+        (file, entry): (u64, &FileEntry),
+        index: u64,
+    ) -> Result<Option<Option<(Chunk, u64)>>, StoreError> {
+        let nth = |chunks: &[Chunk], nth: usize| {
+            let before = chunks.get(..nth)?.iter().map(|chunk| u64::from(chunk.1)).sum::<u64>();
+            chunks.get(nth).map(|chunk| (*chunk, before))
+        };
+        match &entry.chunks {
+            Chunks::Inline(chunks) => {
+                let found = usize::try_from(index).ok().and_then(|at| nth(chunks, at));
+                Ok(found.map(Some))
+            }
+            Chunks::Paged(pages) => {
+                let number = within(index / LINKS, u64::MAX);
+                let Some(link) = pages.get(number) else { return Ok(None) };
+                let page =
+                    self.chunk_page(root, manifest, (file, entry), (index / LINKS, &link.0))?;
+                let Some(page) = page else { return Ok(Some(None)) };
+                let at = within(index, LINKS);
+                let Some(chunk) = page.page.chunks.get(at) else { return Ok(None) };
+                let before: u64 = pages[..number].iter().map(|page| page.1).sum();
+                Ok(Some(Some((*chunk, before + page.starts[at]))))
+            }
+        }
     }
 
     /// Whether the dataset itself has this chunk.

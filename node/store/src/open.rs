@@ -16,7 +16,7 @@ use crate::bodies::Bodies;
 use crate::catalogue::Catalogue;
 use crate::db::Db;
 use crate::error::{OpenError, StoreError, at_opening as at};
-use crate::keys::SCHEMA_VERSION;
+use crate::keys::{SCHEMA_VERSION, SCHEMA_VERSION_OLDEST};
 use crate::lock::DataLock;
 use crate::manifests::Manifests;
 use crate::space::Space;
@@ -26,8 +26,8 @@ impl Store {
     /// Opens or makes the data directory, which no other process may use meanwhile.
     ///
     /// # Errors
-    /// [`OpenError::Held`] if another process uses it, [`OpenError::Newer`] if a newer
-    /// program wrote it.
+    /// [`OpenError::Held`] if another process uses it, [`OpenError::Newer`] or
+    /// [`OpenError::Older`] if another version of this program wrote it.
     pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
         let lock = DataLock::acquire(dir)?;
         check_version(dir)?;
@@ -52,6 +52,7 @@ impl Store {
                 fetches: Mutex::new(HashMap::new()),
                 checkpointing: Mutex::new(()),
                 unfinished: Mutex::new(unfinished),
+                leases: Arc::default(),
                 graves: AtomicU64::new(0),
                 journal_next: Mutex::new(journal_next),
                 space,
@@ -100,10 +101,8 @@ fn check_version(dir: &Path) -> Result<(), OpenError> {
                 let known = SCHEMA_VERSION;
                 return Err(OpenError::Newer { dir: dir.to_owned(), found, known });
             }
-            if found < SCHEMA_VERSION {
-                // Every version so far only added families, which opening makes. The number
-                // comes first, so that no older program meets a family it does not know.
-                write_version(dir).map_err(at(&path))?;
+            if found < SCHEMA_VERSION_OLDEST {
+                return Err(OpenError::Older { dir: dir.to_owned(), found });
             }
             Ok(())
         }

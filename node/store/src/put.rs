@@ -171,7 +171,7 @@ impl Inner {
                     files_of(pages_index(file)).zip(&page.files).find(|(at, _)| *at == file);
                 let (_, entry) = entry.ok_or_else(not_wanted)?;
                 let index = usize::try_from(index).expect("pages are counted with usize");
-                ChunkPage::decode(bytes, entry, manifest.chunk_bytes, index).map_err(unfit)?;
+                ChunkPage::decode(bytes, entry, manifest.chunker, index).map_err(unfit)?;
                 self.store_small(root, &digest, bytes, None)?;
             }
             Target::Chunk(mut at) => {
@@ -197,6 +197,9 @@ impl Inner {
             return Ok(());
         }
         let entry = item.entry();
+        if self.is_elsewhere(root, &entry.path) {
+            self.take_over(root, &entry.path, entry.size)?;
+        }
         self.reserve_file(root, item.spot.file, (item.len as u64, entry.size))?;
         let path = self.bodies.path(root, &entry.path);
         let (file, at) = ((path.as_path(), entry.size), (item.offset, &bytes[..]));
@@ -322,7 +325,7 @@ impl Inner {
             let Some(page) = self.page(root, &manifest, number)? else { continue };
             for (file, entry) in files_of(number).zip(&page.files) {
                 if let Chunks::Paged(pages) = &entry.chunks
-                    && let Some(index) = pages.iter().position(is_it)
+                    && let Some(index) = pages.iter().position(|page| is_it(&page.0))
                 {
                     return Ok(Some(Target::ChunkPage { file, index: index as u64 }));
                 }

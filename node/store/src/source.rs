@@ -14,6 +14,8 @@ use dockercomp_protocol::content;
 use dockercomp_protocol::manifest::{self, ChunkedFile};
 use walkdir::WalkDir;
 
+use crate::AddOptions;
+use crate::cut::{Cut, cut};
 use crate::error::AddError;
 
 /// One file to add.
@@ -82,34 +84,27 @@ impl SourceFile {
         if is_same { Ok(file) } else { Err(self.changed()) }
     }
 
-    /// Names its chunks.
+    /// Names its chunks, and all its bytes together.
     pub(crate) fn hash(
         &self,
-        chunk_bytes: u32,
-        normalise: bool,
-        buffer: &mut Vec<u8>,
+        options: &AddOptions,
+        threads: usize,
+        done: impl Fn(u64),
     ) -> Result<ChunkedFile, AddError> {
-        let mut file = self.open()?;
-        let mut chunks = Vec::new();
-        let mut size = 0;
-        loop {
-            buffer.clear();
-            let chunk = file.by_ref().take(u64::from(chunk_bytes)).read_to_end(buffer);
-            let read = chunk.map_err(unreadable(&self.path))? as u64;
-            if read == 0 {
-                break;
-            }
-            size += read;
-            chunks.push(content::chunk_cid(buffer));
-            // Endless growth, or a file of the kernel's that has no size.
-            if size > self.size {
-                return Err(self.changed());
-            }
-        }
+        // A byte more than it should have tells endless growth, or a file of the kernel's.
+        let file = self.open()?.take(self.size.saturating_add(1));
+        let Cut { chunks, b3, size } =
+            cut(file, options.chunker, threads, done).map_err(unreadable(&self.path))?;
         if size != self.size {
             return Err(self.changed());
         }
-        Ok(ChunkedFile { path: self.name.clone(), size, exec: self.exec && !normalise, chunks })
+        let exec = self.exec && !options.normalise;
+        Ok(ChunkedFile { path: self.name.clone(), size, exec, b3, chunks })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Reads a chunk again, if it is still the one that was named.

@@ -16,7 +16,7 @@ use dockercomp_protocol::manifest::{Chunks, FileEntry};
 
 use crate::error::{StageError, StoreError};
 use crate::manifests::{dataset_cid, is_small};
-use crate::{Store, Want};
+use crate::{Store, Want, locked};
 
 impl Store {
     /// Lays the wanted files out under `into`, an existing empty directory. Files are
@@ -30,6 +30,15 @@ impl Store {
         if !is_empty {
             return Err(StageError::NotEmpty { dir: into.to_owned() });
         }
+        self.lay(root, want, into)?;
+        let digest = content::digest(root).map_err(StoreError::from)?;
+        let mut catalogue = locked(&self.inner.catalogue);
+        let mut batch = self.inner.db.batch();
+        catalogue.touch(&mut batch, &digest);
+        Ok(batch.write()?)
+    }
+
+    fn lay(&self, root: &Cid, want: &Want, into: &Path) -> Result<(), StageError> {
         if !self.is_complete(root, want)? {
             return Err(StageError::Incomplete { root: *root });
         }
@@ -55,18 +64,19 @@ impl Store {
         Ok(())
     }
 
-    /// Copies a whole dataset to `into`, an existing empty directory, for its owner to change
-    /// as they like. Files are writable.
+    /// Copies files of a dataset to `into`, an existing empty directory, for their owner to
+    /// change as they like. Files are writable.
     ///
     /// # Errors
     /// See [`Self::stage`].
-    pub fn export(&self, root: &Cid, into: &Path) -> Result<(), StageError> {
+    pub fn export(&self, root: &Cid, wants: &[Want], into: &Path) -> Result<(), StageError> {
         // A thread exports one dataset at a time.
         let name = format!("export-{:?}", std::thread::current().id());
         let draft = self.inner.dir.join("tmp").join(name);
         fs::create_dir(&draft).map_err(at(&draft))?;
-        let copied = self
-            .stage(root, &Want::All, &draft)
+        let copied = wants
+            .iter()
+            .try_for_each(|want| self.lay(root, want, &draft))
             .and_then(|()| copy(&draft, into).map_err(at(into)));
         let removed = fs::remove_dir_all(&draft).map_err(at(&draft));
         copied.and(removed)
@@ -75,7 +85,7 @@ impl Store {
     fn write(&self, root: &Cid, entry: &FileEntry, path: &Path) -> Result<(), StageError> {
         let bytes = match &entry.chunks {
             Chunks::Inline(links) if !links.is_empty() => {
-                let digest = content::digest(&links[0]).map_err(StoreError::from)?;
+                let digest = content::digest(&links[0].0).map_err(StoreError::from)?;
                 self.inner.block(&digest)?.ok_or(StageError::Incomplete { root: *root })?
             }
             _ => bytes::Bytes::new(),
@@ -94,6 +104,12 @@ impl Store {
         path: &Path,
     ) -> Result<(), StageError> {
         let body = self.inner.bodies.path(root, &entry.path);
+        if self.inner.is_elsewhere(root, &entry.path) {
+            // Its owner may change theirs, and a link would lead out of the directory.
+            fs::copy(&body, path).map_err(at(path))?;
+            let mode = Permissions::from_mode(mode(entry));
+            return fs::set_permissions(path, mode).map_err(at(path));
+        }
         let metadata = match fs::symlink_metadata(&body) {
             Ok(metadata) => Some(metadata),
             Err(error) if error.kind() == ErrorKind::NotFound => None,

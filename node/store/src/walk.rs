@@ -93,7 +93,7 @@ impl Walk {
             for (file, entry) in wanted.filter(|(file, _)| files.contains(file)) {
                 if let Chunks::Paged(links) = &entry.chunks {
                     for (index, link) in (0..).zip(links) {
-                        self.look_at_block(ground, link, Target::ChunkPage { file, index })?;
+                        self.look_at_block(ground, &link.0, Target::ChunkPage { file, index })?;
                     }
                 }
             }
@@ -136,7 +136,7 @@ impl Walk {
             let end = ground.files.end;
             let item = store.item(ground.root, ground.manifest, &mut self.next, end)?;
             let Some(item) = item else { break };
-            if !store.holds(&item)? {
+            if !store.holds(&item)? && !store.link_first(ground.manifest, &item)? {
                 let target = Target::Chunk(self.next);
                 let hole = (item.digest, item.cid);
                 if let Some(targets) = ground.wanted.get_mut(&item.digest) {
@@ -175,6 +175,12 @@ impl Inner {
         let stored = self.store(root, &dataset_cid(digest), target, &bytes);
         stored.map_err(|error| of_own_block(root, error))?;
         Ok(true)
+    }
+
+    /// Links a large file that another dataset has, when its first chunk is looked for.
+    fn link_first(&self, manifest: &Root, item: &Item) -> Result<bool, StoreError> {
+        let is_first = item.spot.index == 0 && item.place() != Place::Small;
+        Ok(is_first && self.share_file(manifest, item)?)
     }
 
     /// Keeps a chunk that was written before the process that wrote it was killed.

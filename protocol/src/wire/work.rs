@@ -56,7 +56,7 @@ pub enum Request {
     },
     /// "I still have these."
     Heartbeat {
-        /// Replicas that are waiting or running, at most [`HEARTBEAT_REPLICAS_MAX`].
+        /// Replicas that are not reported yet, at most [`HEARTBEAT_REPLICAS_MAX`].
         running: Vec<ReplicaId>,
         /// Reported replicas whose outputs are kept, at most [`HEARTBEAT_REPLICAS_MAX`].
         kept: Vec<ReplicaId>,

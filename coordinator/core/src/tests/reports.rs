@@ -197,6 +197,33 @@ fn a_node_that_leaves_gives_its_leases_back_at_once() {
     assert_eq!(env.heartbeat(node("c"), &[&again], &[]), (vec![again.replica], vec![]));
 }
 
+/// A node that was killed before it had stored a lease knows nothing of it afterwards.
+#[test]
+fn a_lease_that_its_node_knows_no_more_is_replaced_at_once() {
+    let mut env = TestEnv::new();
+    let ada = node("ada");
+    let register = Event::NodeRegistered {
+        node: ada,
+        profile: Profile::plain(request(1).executors, request(1).free),
+    };
+    env.step(register.clone());
+    let job = env.job("job", 3, |_| {});
+    let (kept, lost) = (env.lease(ada), env.lease(ada));
+    let couldnt_send = |env: &TestEnv| env.core.job(job).expect("the job").replicas.couldnt_send;
+    // A lease on its way is not named yet.
+    env.heartbeat(ada, &[&kept], &[]);
+    assert_eq!(couldnt_send(&env), 0);
+
+    env.step(register);
+    let new = env.lease(ada);
+    env.heartbeat(ada, &[&kept], &[]);
+    assert_eq!(couldnt_send(&env), 1, "neither the one it has nor the one on its way");
+    assert_eq!(env.report(ada, &new, "right"), Verdict::Stored);
+    assert_eq!(env.report(ada, &kept, "right"), Verdict::Stored);
+    // It had it after all: while the unit is undecided that counts.
+    assert_eq!(env.report(ada, &lost, "right"), Verdict::Stored);
+}
+
 #[test]
 fn an_undelivered_lease_is_replaced_at_once() {
     let mut env = TestEnv::new();

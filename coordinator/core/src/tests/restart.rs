@@ -52,6 +52,19 @@ fn a_day_of_absence_ends_no_lease() {
     env.expect(Action::AnnounceWork);
 }
 
+/// A lease that is made after a start without leases runs out when it says.
+#[test]
+fn a_start_without_leases_puts_no_deadline_off() {
+    let mut env = TestEnv::new();
+    let job = env.job("job", 1, |spec| spec.validation.delay_bound_ms = 20_000);
+    env.restart();
+    env.expect(Action::AnnounceWork);
+    let lease = env.lease(node("ada"));
+    assert_eq!(env.core.next_deadline(), Some(lease.deadline));
+    env.advance(Duration::from_secs(20));
+    assert_eq!(env.core.job(job).map(|view| view.replicas.no_reply), Some(1));
+}
+
 /// While the coordinator was away nobody could report: the first minutes belong to them.
 #[test]
 fn leases_that_ran_out_during_an_outage_get_a_grace() {

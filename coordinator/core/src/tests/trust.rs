@@ -335,6 +335,37 @@ fn an_answer_to_an_earlier_comparison_says_nothing_of_later_results() {
     assert_eq!((view.replicas.valid, view.replicas.validate_error), (2, 0));
 }
 
+/// Ada and bob have a record, eve and joe have none, and it is two to two.
+#[test]
+fn no_record_breaks_a_tie() {
+    let mut env = TestEnv::new();
+    let [ada, bob, eve, joe, kim] = ["ada", "bob", "eve", "joe", "kim"].map(node);
+    let past = env.job("past", 100, |_| {});
+    for node in [ada, bob] {
+        for lease in env.request(node, request(100)) {
+            env.report(node, &lease, "right");
+            while env.take().is_some() {}
+        }
+    }
+    (0..100).for_each(|index| env.store(past, index));
+    while env.take().is_some() {}
+
+    let mut rules = spec().validation;
+    rules.policy = Policy::Audited(Audited::default());
+    env.job("job", 1, |spec| spec.validation = rules.clone());
+    for (node, output) in [(eve, "wrong"), (ada, "right"), (joe, "wrong"), (bob, "right")] {
+        let lease = env.lease(node);
+        env.report(node, &lease, output);
+        env.expect_nothing_else();
+    }
+    let lease = env.lease(kim);
+    env.report(kim, &lease, "right");
+    let Some(Action::Accept { output, basis, .. }) = env.take() else { panic!("not accepted") };
+    assert_eq!((output, basis), (cid("right"), Basis::Majority { counted: 3, against: 2 }));
+    assert!(basis.is_allowed_by(&rules));
+    while env.take().is_some() {}
+}
+
 /// Eve was caught elsewhere, so that her result counts for nothing; but it may be the same.
 #[test]
 fn a_lot_waits_until_all_its_results_are_compared() {

@@ -17,6 +17,7 @@ use super::{BlockAnswer, Command};
 use crate::OPEN_MAX;
 use crate::error::LinkError;
 use crate::options::Options;
+use crate::rate::Limits;
 
 /// Small answers are read many at once.
 const READ_BUFFER_BYTES: usize = 64 << 10;
@@ -31,14 +32,15 @@ struct Asked {
 pub(super) struct Link {
     peer: NodeId,
     options: Arc<Options>,
+    limits: Arc<Limits>,
     asked: Mutex<BTreeMap<u32, Asked>>,
     /// One permit for each request that may still be opened.
     slots: Semaphore,
 }
 
 impl Link {
-    pub(super) fn new(peer: NodeId, options: Arc<Options>) -> Self {
-        Self { peer, options, asked: Mutex::default(), slots: Semaphore::new(OPEN_MAX) }
+    pub(super) fn new(peer: NodeId, options: Arc<Options>, limits: Arc<Limits>) -> Self {
+        Self { peer, options, limits, asked: Mutex::default(), slots: Semaphore::new(OPEN_MAX) }
     }
 
     /// Runs on the stream that `opening` gives.
@@ -163,9 +165,12 @@ impl Link {
         while payload.len() < len {
             let left = len - payload.len();
             let mut rest = (&mut payload).limit(left);
-            if self.patiently(read.read_buf(&mut rest)).await? == 0 {
+            let n = self.patiently(read.read_buf(&mut rest)).await?;
+            if n == 0 {
                 return Err(LinkError::Lost(io::ErrorKind::UnexpectedEof.into()));
             }
+            // What is not read holds the sender back.
+            self.limits.down(n).await;
         }
         Ok(payload.freeze())
     }

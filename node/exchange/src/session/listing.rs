@@ -27,6 +27,7 @@ pub(super) fn list(
 
 fn total_bytes(store: &Store, root: &Cid, want: &Want) -> Result<Option<u64>, StoreError> {
     match want {
+        Want::Manifest => Ok(Some(0)),
         Want::All => Ok(store.root(root)?.map(|root| root.bytes)),
         Want::Files { first, count } => match store.files(root, *first, *count) {
             Ok(files) => Ok(Some(files.iter().map(|file| file.size).sum())),

@@ -126,18 +126,31 @@ async fn a_provider_that_returns_is_found_again() {
 
 #[tokio::test]
 async fn nobody_waits_for_a_provider_that_never_answers() {
-    let world = World::default();
-    let files = files(1, 8 * MIB);
-    let (silent, root) = world.provider(&files, Nature::Silent).await;
-    let (other, _) = world.provider(&files, Nature::Honest).await;
-    let node = world.node();
-    let silence_max = Duration::from_millis(300);
-    let exchange = node.exchange_with(Options { silence_max, ..quick() });
-    let providers = vec![silent.id, other.id];
-    let fetched = within(exchange.fetch(root, Want::All, providers, FetchOptions::default())).await;
-    let fetched = fetched.expect("an honest provider");
-    node.assert_holds(&root, &files);
-    assert_eq!(fetched.bytes_by_peer.into_keys().collect::<Vec<_>>(), [other.id]);
+    for nature in [Nature::Silent, Nature::Halves, Nature::Trickles] {
+        let world = World::default();
+        let files = files(1, 8 * MIB);
+        let (silent, root) = world.provider(&files, nature).await;
+        let (other, _) = world.provider(&files, Nature::Honest).await;
+        let node = world.node();
+        let silence_max = Duration::from_millis(300);
+        let exchange = node.exchange_with(Options { silence_max, ..quick() });
+        let fetch = exchange.fetch(root, Want::All, [silent.id], FetchOptions::default());
+        let fetched = within(async {
+            let mut fetch = std::pin::pin!(fetch);
+            // Surely the silent one is asked.
+            while silent.served.len() == 0 {
+                let poll = tokio::time::timeout(Duration::from_millis(1), &mut fetch).await;
+                assert!(poll.is_err(), "ended without an honest provider: {poll:?}");
+            }
+            assert!(exchange.add_providers(root, [other.id]), "the fetch runs");
+            fetch.await
+        });
+        let fetched = fetched.await.expect("an honest provider");
+        node.assert_holds(&root, &files);
+        let from: Vec<_> = fetched.bytes_by_peer.into_keys().collect();
+        assert_eq!(from, [other.id], "{nature:?}");
+        assert_eq!(fetched.liars, [], "{nature:?}");
+    }
 }
 
 #[tokio::test]

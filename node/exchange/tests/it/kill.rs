@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use dockercomp_exchange::{Dial, DialError, Exchange, FetchOptions, Options};
+use dockercomp_protocol::manifest::Chunker;
 use dockercomp_protocol::{Cid, NodeId, content};
 use dockercomp_store::{AddOptions, Store, Want};
 use rand::{RngExt as _, SeedableRng as _};
@@ -108,7 +109,8 @@ async fn a_receiver_that_is_killed_again_and_again_fetches_nothing_twice() {
     let size = mib << 20;
     std::fs::write(source.join("large"), noise(7, size)).expect("room");
     std::fs::write(source.join("small"), noise(8, 1000)).expect("room");
-    let options = AddOptions { chunk_bytes: CHUNK_BYTES, ..AddOptions::default() };
+    let options =
+        AddOptions { chunker: Chunker::Fixed { size: CHUNK_BYTES }, ..AddOptions::default() };
     let root = provider.store.add(&source, &options).expect("a plain folder").root;
     provider.serve(Nature::Honest).await;
 

@@ -7,6 +7,7 @@ mod liars;
 mod network;
 mod plain;
 mod poison;
+mod rates;
 mod serve;
 mod sharing;
 mod support;

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dockercomp_exchange::{Dial, DialError, Exchange, FetchOptions, Options, Server, Traffic};
+use dockercomp_exchange::{Dial, DialError, Exchange, FetchOptions, Options, Rates, Server};
 use dockercomp_protocol::content::Digest;
+use dockercomp_protocol::manifest::Chunker;
 use dockercomp_protocol::wire::chunk::ANSWER_BYTES;
 use dockercomp_protocol::{Cid, NodeId};
 use dockercomp_store::{AddOptions, Store};
@@ -84,6 +85,10 @@ pub(crate) enum Nature {
     Silent,
     /// Says that a payload of 4 GiB follows.
     Boasts,
+    /// Sends half of an answer, and then nothing.
+    Halves,
+    /// Sends each payload byte by byte.
+    Trickles,
     /// Repeats each answer.
     Repeats,
     /// Waits before each answer.
@@ -156,7 +161,7 @@ impl World {
 impl Node {
     /// Adds files to the store as one dataset.
     pub(crate) fn add(&self, files: &[(String, Vec<u8>)]) -> Cid {
-        self.add_in_chunks(files, AddOptions::default().chunk_bytes)
+        self.add_in_chunks(files, 1 << 20)
     }
 
     /// Like [`Self::add`], in chunks of this size.
@@ -167,23 +172,33 @@ impl Node {
             fs::create_dir_all(path.parent().expect("a directory")).expect("a fresh directory");
             fs::write(path, bytes).expect("a fresh file");
         }
-        let options = AddOptions { chunk_bytes, ..AddOptions::default() };
+        let options =
+            AddOptions { chunker: Chunker::Fixed { size: chunk_bytes }, ..AddOptions::default() };
         self.store.add(&source, &options).expect("plain files").root
     }
 
     /// Serves on a socket of its own, instead of what was served before.
     pub(crate) async fn serve(&mut self, nature: Nature) {
+        self.serve_as(nature, Rates::default()).await;
+    }
+
+    /// Serves honestly, with limits.
+    pub(crate) async fn serve_within(&mut self, rates: Rates) {
+        self.serve_as(Nature::Honest, rates).await;
+    }
+
+    async fn serve_as(&mut self, nature: Nature, rates: Rates) {
         let shutdown = CancellationToken::new();
         self.serving = Some(shutdown.clone().drop_guard());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         self.book.0.lock().expect("not poisoned").insert(self.id, address);
         let asked = self.served.clone();
-        let server =
-            Server::new(self.store.clone(), Traffic::default(), move |_: &_, digest: &_| {
-                asked.0.lock().expect("not poisoned").push(*digest);
-                true
-            });
+        let exchange = self.exchange_with(Options { rates, ..quick() });
+        let server = exchange.server(move |_: &_, digest: &_| {
+            asked.0.lock().expect("not poisoned").push(*digest);
+            true
+        });
         tokio::spawn(async move {
             let mut streams = JoinSet::new();
             let accepting = async {
@@ -308,6 +323,21 @@ async fn distort(
             Nature::Silent => std::future::pending().await,
             Nature::Slow(pause) => tokio::time::sleep(pause).await,
             Nature::Boasts => head[5..].fill(0xff),
+            Nature::Halves => {
+                to.write_all(&head).await?;
+                to.write_all(&payload[..payload.len() / 2]).await?;
+                to.flush().await?;
+                std::future::pending().await
+            }
+            Nature::Trickles => {
+                to.write_all(&head).await?;
+                for byte in payload {
+                    to.write_all(&[byte]).await?;
+                    to.flush().await?;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                continue;
+            }
             Nature::Repeats => {
                 to.write_all(&head).await?;
                 to.write_all(&payload).await?;

@@ -73,7 +73,7 @@ fn options(dir: PathBuf, role: Role, listen: &str, sealed: bool) -> Result<Optio
         bootstrap: Vec::new(),
         quota_bytes: None,
         reserve_bytes: None,
-        sharing: Sharing { sealed },
+        sharing: Sharing { sealed, ..Sharing::default() },
         lie: false,
     })
 }

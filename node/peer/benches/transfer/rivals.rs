@@ -48,20 +48,20 @@ pub(crate) fn sendme(ground: &Ground, source: &Source, work: &Path) -> Result<Ru
     receiver.args(["receive", "-v", "--no-progress", "--relay", "disabled"]).arg(ticket);
     receiver.current_dir(&into).stderr(Stdio::null());
     let arrived = into.join("source");
-    let (mut run, transfer) = ground.transfer(sender, receiver, arrived, |said| took(&said))?;
+    let (mut run, transfer) =
+        ground.transfer(sender, receiver, arrived, |said| took(&said, source.bytes))?;
     run.transfer = transfer;
     run.ingest = Some(ingest);
     Ok(run)
 }
 
-/// The transfer's duration in "downloaded N files, X. took T (Y/s)".
-fn took(said: &str) -> Option<Duration> {
+/// The transfer's duration by the rate in "downloaded N files, X. took T (Y/s)": T itself is
+/// rounded to seconds.
+fn took(said: &str, bytes: u64) -> Option<Duration> {
     let (_, rest) = said.split_once("took ")?;
-    let word = rest.split_whitespace().next()?;
-    humantime::parse_duration(word).ok().or_else(|| {
-        let seconds: f64 = word.trim_end_matches('s').parse().ok()?;
-        Some(Duration::from_secs_f64(seconds))
-    })
+    let (rate, _) = rest.split_once('(')?.1.split_once("/s")?;
+    let rate: bytesize::ByteSize = rate.parse().ok()?;
+    (rate.as_u64() > 0).then(|| Duration::from_secs_f64(bytes as f64 / rate.as_u64() as f64))
 }
 
 /// rsync from a daemon, so that no shell and no cipher is in the way.

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::{Arc, Mutex};
 
 use dockercomp_protocol::content;
-use dockercomp_protocol::manifest::Chunks;
+use dockercomp_protocol::manifest::{Chunk, Chunks};
 use dockercomp_protocol::wire::chunk::Held;
 use dockercomp_store::{AddError, AddOptions, Kind, Want};
 use proptest::prelude::*;
@@ -25,7 +25,7 @@ fn every_chunk_can_be_read() {
     for entry in entries {
         let Chunks::Inline(links) = entry.chunks else { continue };
         let mut bytes = Vec::new();
-        for cid in &links {
+        for Chunk(cid, _) in &links {
             let digest = content::digest(cid).expect("one of ours");
             bytes.extend_from_slice(&store.block(&digest).expect("a read").expect("it is here"));
         }

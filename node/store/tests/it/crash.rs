@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dockercomp_protocol::content;
-use dockercomp_protocol::manifest::Chunks;
+use dockercomp_protocol::manifest::{Chunk, Chunks};
 use dockercomp_store::{Kind, OpenError, Options, Row, Store, Table, Want};
 
 use crate::support::{TestStore, add, fetch, sample, staged};
@@ -96,7 +96,7 @@ fn readable_bytes(store: &Store, root: &cid::Cid) -> u64 {
             Chunks::Inline(links) => links,
             Chunks::Paged(pages) => pages
                 .iter()
-                .filter_map(|page| store.block(&content::digest(page).ok()?).ok()?)
+                .filter_map(|page| store.block(&content::digest(&page.0).ok()?).ok()?)
                 .flat_map(|page| {
                     let page: dockercomp_protocol::manifest::ChunkPage =
                         dockercomp_protocol::codec::decode(&page).expect("it was checked");
@@ -104,7 +104,7 @@ fn readable_bytes(store: &Store, root: &cid::Cid) -> u64 {
                 })
                 .collect(),
         };
-        for cid in links {
+        for Chunk(cid, _) in links {
             let digest = content::digest(&cid).expect("one of ours");
             bytes += store.block(&digest).expect("a read").map_or(0, |block| block.len() as u64);
         }
@@ -151,13 +151,16 @@ fn a_second_opening_is_refused_and_names_the_holder() {
 }
 
 #[test]
-fn a_newer_directory_is_refused() {
+fn a_directory_of_another_version_is_refused() {
     let store = TestStore::new();
     let TestStore { store, dir } = store;
     drop(store);
-    std::fs::write(dir.path().join("version"), "3\n").expect("a file");
+    std::fs::write(dir.path().join("version"), "4\n").expect("a file");
     let refused = Store::open(dir.path(), Options::default()).expect_err("it is newer");
-    assert!(matches!(refused, OpenError::Newer { found: 3, known: 2, .. }));
+    assert!(matches!(refused, OpenError::Newer { found: 4, known: 3, .. }));
+    std::fs::write(dir.path().join("version"), "2\n").expect("a file");
+    let refused = Store::open(dir.path(), Options::default()).expect_err("it is older");
+    assert!(matches!(refused, OpenError::Older { found: 2, .. }));
     std::fs::write(dir.path().join("version"), "what\n").expect("a file");
     let refused = Store::open(dir.path(), Options::default()).expect_err("it is not ours");
     assert!(matches!(refused, OpenError::Version { .. }));

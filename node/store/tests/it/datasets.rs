@@ -44,8 +44,8 @@ fn chunks_of_other_datasets_survive() {
     let store = store.reopen();
     for entry in store.files(&two, 0, u64::MAX).expect("the pages are here") {
         if let dockercomp_protocol::manifest::Chunks::Inline(links) = entry.chunks {
-            for cid in links {
-                let digest = content::digest(&cid).expect("one of ours");
+            for chunk in links {
+                let digest = content::digest(&chunk.0).expect("one of ours");
                 assert!(store.block(&digest).expect("a read").is_some(), "{}", entry.path);
             }
         }

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use dockercomp_protocol::content;
+use cid::Cid;
+use dockercomp_protocol::limits::PAGE_FILES_MAX;
+use dockercomp_protocol::manifest::{self, ChunkedFile, Chunker, Root};
 use dockercomp_protocol::wire::chunk::Held;
+use dockercomp_protocol::{codec, content};
 use dockercomp_store::{Kind, PutError, StageError, StoreError, Want};
 use proptest::prelude::*;
 
@@ -115,6 +118,68 @@ fn a_broken_manifest_is_refused_but_its_sender_is_not_blamed() {
     assert_eq!(to.datasets().expect("a list"), []);
 }
 
+/// A block is named by its bytes, so none can lead back to itself. What comes nearest to a cycle
+/// is refused: a root with a page twice or with a root for a page, and pages that overlap.
+#[test]
+fn pages_that_go_in_circles_are_refused() {
+    let to = TestStore::new();
+    let file = |path: String| {
+        let b3 = content::digest_of(&[]);
+        ChunkedFile { path, size: 0, exec: false, b3, chunks: vec![] }
+    };
+    let page_from = |first: usize| {
+        let files = (first..first + PAGE_FILES_MAX).map(|number| file(format!("{number:04}")));
+        manifest::build(Chunker::default(), files.collect()).expect("a manifest")
+    };
+    let (one, other) = (page_from(0), page_from(1));
+    let root_of = |files: usize, pages: Vec<Cid>| {
+        let bytes = codec::encode(&Root { files: files as u64, pages, ..one.root.clone() });
+        (content::block_cid(&bytes), Bytes::from(bytes))
+    };
+    let refused = |root: &Cid, cid: &Cid, block: &[u8]| {
+        let refused = to.put(root, cid, &Bytes::copy_from_slice(block)).expect_err("it is wrong");
+        assert!(matches!(refused, PutError::Manifest { .. }) && !refused.is_senders_fault());
+    };
+    let [(page, block), (inner, inner_block)] = &one.blocks[..] else { panic!("a page, a root") };
+
+    let (twice, twice_block) = root_of(2 * PAGE_FILES_MAX, vec![*page; 2]);
+    refused(&twice, &twice, &twice_block);
+
+    let (nested, nested_block) = root_of(1, vec![*inner]);
+    to.put(&nested, &nested, &nested_block).expect("nothing of its pages is known");
+    refused(&nested, inner, inner_block);
+
+    let (overlap, overlap_block) = root_of(2 * PAGE_FILES_MAX, vec![*page, other.blocks[0].0]);
+    to.put(&overlap, &overlap, &overlap_block).expect("nothing of its pages is known");
+    to.put(&overlap, page, &Bytes::copy_from_slice(block)).expect("alone it is right");
+    refused(&overlap, &other.blocks[0].0, &other.blocks[0].1);
+}
+
+/// A root of ten million files costs what its own block does, until pages come.
+#[test]
+fn a_root_of_ten_million_files_is_cheap() {
+    const FILES: u64 = 10_000_000;
+    let to = TestStore::with_quota(Some(2 << 20));
+    let n_pages = FILES.div_ceil(PAGE_FILES_MAX as u64);
+    let pages = (0..n_pages).map(|page| content::block_cid(&page.to_le_bytes())).collect();
+    let root = Root { v: 1, chunker: Chunker::default(), files: FILES, bytes: 0, pages };
+    let bytes = Bytes::from(codec::encode(&root));
+    let cid = content::block_cid(&bytes);
+    to.put(&cid, &cid, &bytes).expect("a root");
+    assert_eq!(to.missing(&cid, &Want::All, 64).expect("a walk"), root.pages[..64]);
+    assert!(to.used_bytes() <= bytes.len() as u64, "{} bytes are used", to.used_bytes());
+    to.remove(&cid).expect("it is here");
+    assert_eq!(to.used_bytes(), 0);
+
+    // And what it says of its size must fit before a page of it is asked for.
+    let huge = Root { bytes: u64::MAX, ..root };
+    let bytes = Bytes::from(codec::encode(&huge));
+    let cid = content::block_cid(&bytes);
+    to.put(&cid, &cid, &bytes).expect("a root");
+    let refused = to.missing(&cid, &Want::All, 64);
+    assert!(matches!(refused, Err(StoreError::Quota { .. })), "{refused:?}");
+}
+
 #[test]
 fn blocks_may_come_twice_and_unasked() {
     let (from, to) = (TestStore::new(), TestStore::new());
@@ -124,6 +189,7 @@ fn blocks_may_come_twice_and_unasked() {
     let dockercomp_protocol::manifest::Chunks::Inline(chunks) = entry.chunks else {
         panic!("three chunks need no page")
     };
+    let chunks: Vec<_> = chunks.iter().map(|chunk| chunk.0).collect();
     let pages = from.root(&root).expect("a read").expect("it is here").pages;
     for cid in [root].iter().chain(&pages).chain(&chunks).chain(&chunks) {
         let digest = content::digest(cid).expect("one of ours");

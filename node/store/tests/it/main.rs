@@ -1,6 +1,8 @@
 //! The store through its public face: real directories, real RocksDB, real crashes.
 
 mod add;
+mod car;
+mod collect;
 mod crash;
 mod damage;
 mod datasets;
@@ -8,5 +10,6 @@ mod fetch;
 mod journal;
 mod quota;
 mod rot;
+mod share;
 mod snapshots;
 mod support;

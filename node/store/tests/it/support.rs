@@ -6,6 +6,7 @@ use std::path::Path;
 
 use cid::Cid;
 use dockercomp_protocol::content;
+use dockercomp_protocol::manifest::Chunker;
 use dockercomp_store::{AddOptions, Options, Store, StoreError, Want};
 use tempfile::TempDir;
 
@@ -109,7 +110,7 @@ pub(crate) fn read(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 pub(crate) fn options() -> AddOptions {
-    AddOptions { chunk_bytes: CHUNK, ..AddOptions::default() }
+    AddOptions { chunker: Chunker::Fixed { size: CHUNK }, ..AddOptions::default() }
 }
 
 /// Adds these files to a store.

@@ -75,6 +75,22 @@ MUTANTS ?=
 mutants: ## Plant bugs in the core and check that the tests catch each
 	@scripts/mutants.sh $(MUTANTS)
 
+# Patches of `make fuzz-mutants`, those of docs/simulation.md unless named, and seeds for each.
+SEEDS ?= 1000
+
+.PHONY: fuzz-mutants
+fuzz-mutants: ## Plant bugs in core and agent; check that drawn worlds find and shrink each
+	@SEEDS=$(SEEDS) scripts/fuzz-mutants.sh $(MUTANTS)
+
+# Numbers of hosts of `make bench-sim`, as in: make bench-sim HOSTS='1000 10000'
+HOSTS ?= 1000 10000 100000
+
+.PHONY: bench-sim
+bench-sim: setup ## Measure the simulator: events per second, memory per host, 30 days of N hosts
+	@mkdir -p "$(target_dir)/bench"
+	$(CARGO) bench --locked -p dockercomp-simulations --bench sim -- \
+	    --json "$(target_dir)/bench/sim.json" $(HOSTS)
+
 .PHONY: lint
 lint: setup purity ## Check formatting, lints, documentation and purity
 	$(CARGO) fmt --all --check

@@ -138,6 +138,8 @@ fn count_in_stages_with(executor: &str) {
     let entries = |folder: &str| fs::read_dir(results.join(folder)).expect("a folder").count();
     let work_units = info["work_units"].as_u64().expect("a number");
     assert_eq!((entries("receipts") as u64, entries("units")), (work_units, 1));
+    // A node that is killed leaves its containers, and removes them when it starts again.
+    network.nodes[0].restart();
 }
 
 #[test]

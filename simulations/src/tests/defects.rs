@@ -7,19 +7,20 @@ use crate::{Behaviour, Churn, Crowd, Defect, Judgement, Scenario, Spread, Violat
 /// A world in which every promise is put to the test: crashes of both sides, thieves, losses.
 fn rough(defect: Option<Defect>) -> Scenario {
     let seconds = Duration::from_secs;
-    let churn = |up, down| Churn {
+    let churn = |up, down, departs| Churn {
         up: Spread::times(seconds(up / 4), seconds(up)),
         down: Spread::times(seconds(1), seconds(down)),
-        departs: 0.0,
+        departs,
     };
-    let honest = Crowd { churn: Some(churn(600, 60)), ..Crowd::honest(8) };
+    // Some go for good: only deadlines tell of them.
+    let honest = Crowd { churn: Some(churn(600, 60, 0.1)), ..Crowd::honest(8) };
     let thieves = Crowd { behaviour: Behaviour::Thief, ..Crowd::honest(2) };
     let mut scenario = Scenario::calm(0, 60);
     scenario.crowds = vec![honest, thieves];
     scenario.jobs[0].validation.delay_bound_ms = 600_000;
     scenario.network.loss = 0.1;
     scenario.network.duplication = 0.1;
-    scenario.coordinator.churn = Some(churn(120, 20));
+    scenario.coordinator.churn = Some(churn(120, 20, 0.0));
     scenario.coordinator.core.resume_grace = seconds(30);
     scenario.faults_end = seconds(3600);
     scenario.patience = seconds(2 * 3600);

@@ -40,21 +40,8 @@ readonly target=$target/fuzz-mutants copy=$target/fuzz-mutants/sources
 export CARGO_TARGET_DIR=$target
 readonly sim=$target/debug/dockercomp-sim
 
-mkdir -p "$target"
-exec 9> "$target/lock"
-flock --nonblock 9 || { echo "fuzz-mutants: another run is under way in $target" >&2; exit 1; }
-
-# Always at one place, since cargo knows what it has built by its path.
-rm -rf "$copy"
-trap 'rm -rf "$copy"' EXIT
-trap 'exit 130' INT TERM
-mkdir "$copy"
-git ls-files -z --cached --others --exclude-standard |
-    tar --create --null --files-from - --ignore-failed-read 2> /dev/null |
-    tar --extract --directory "$copy"
-cd "$copy"
-# The copy is no repository, and is not to be taken for a part of one.
-export GIT_CEILING_DIRECTORIES=$target
+. scripts/copy.sh
+enter_copy fuzz-mutants
 
 # With debug assertions: the core's own checks are part of what is tried.
 build() {

@@ -34,21 +34,8 @@ else
     mutants=("$patches"/*.patch)
 fi
 
-mkdir -p "$target"
-exec 9> "$target/lock"
-flock --nonblock 9 || { echo "mutants: another run is under way in $target" >&2; exit 1; }
-
-# Always at one place, since cargo knows what it has built by its path.
-rm -rf "$copy"
-trap 'rm -rf "$copy"' EXIT
-trap 'exit 130' INT TERM
-mkdir "$copy"
-git ls-files -z --cached --others --exclude-standard |
-    tar --create --null --files-from - --ignore-failed-read 2> /dev/null |
-    tar --extract --directory "$copy"
-cd "$copy"
-# The copy is no repository, and is not to be taken for a part of one.
-export GIT_CEILING_DIRECTORIES=$target
+. scripts/copy.sh
+enter_copy mutants
 
 build() {
     cargo test --locked --quiet --package dockercomp-coordinator-core --lib --no-run \

@@ -82,6 +82,14 @@ SEEDS ?= 1000
 fuzz-mutants: ## Plant bugs in core and agent; check that drawn worlds find and shrink each
 	@SEEDS=$(SEEDS) scripts/fuzz-mutants.sh $(MUTANTS)
 
+# Targets of `make fuzz`, all unless named, and seconds for each.
+TARGETS ?=
+SECONDS_EACH ?= 60
+
+.PHONY: fuzz
+fuzz: setup ## Fuzz the decoders with cargo-fuzz, and keep what reaches new code
+	@SECONDS_EACH=$(SECONDS_EACH) scripts/fuzz.sh $(TARGETS)
+
 # Numbers of hosts of `make bench-sim`, as in: make bench-sim HOSTS='1000 10000'
 HOSTS ?= 1000 10000 100000
 

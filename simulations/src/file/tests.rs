@@ -215,12 +215,12 @@ fn mean(result: &CellResult, metric: &str) -> f64 {
 /// of two does, 0.085, at less than its cost of 2.32.
 #[test]
 fn adaptive_replication_stops_gross_cheats_only_as_a_quorum_does() {
-    let settings = ["population=100", "jobs.main.units=1500"];
-    let cell = "units a host=50 adversary=f=0.2 s=1";
+    let settings = ["population=100", "jobs.main.units=2841"];
+    let cell = "results a host=50 adversary=f=0.2 s=1";
     let result = small("t3-adaptive-replication.toml", cell, &settings);
     let (wrong, cost) = (mean(&result, "accepted_error_rate"), mean(&result, "replicas_per_unit"));
-    assert!((0.05..0.12).contains(&wrong), "{wrong}");
-    assert!((1.6..2.1).contains(&cost), "{cost}");
+    assert!((0.069..0.101).contains(&wrong), "{wrong}");
+    assert!((1.67..1.85).contains(&cost), "{cost}");
 }
 
 /// A fifth of the hosts collude and always lie: the owner's error rate holds, at no more

@@ -57,6 +57,11 @@ pub type SubscriptionFilter =
 /// Gossip restricted to a list of topics.
 pub(crate) type Gossip = gossipsub::Behaviour<gossipsub::IdentityTransform, SubscriptionFilter>;
 
+/// How often each end of a connection measures the way to the other; the first time at once.
+/// Whoever waits for an answer has a timeout of its own, so nothing depends on it, and with
+/// libp2p's 15 seconds it is most of what thousands of idle nodes cost.
+const PING_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Everything we speak. Polled in this order: gates first, chatty protocols last.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
@@ -81,7 +86,7 @@ pub(crate) fn swarm(
         bans: allow_block_list::Behaviour::default(),
         store: peer_store::Behaviour::new(store()),
         identify: identify(options),
-        ping: ping::Behaviour::default(),
+        ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
         streams: streams::Behaviour::new(registry),
         kad: kademlia(options),
         gossip: gossip(&options.keypair, &options.topics).into(),

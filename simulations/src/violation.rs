@@ -205,6 +205,14 @@ pub enum Violation {
         /// What was seen.
         seen: u64,
     },
+    /// The state as it was written cannot be read again.
+    #[error("the snapshot after {records} records of the journal cannot be read: {reason}")]
+    SnapshotRefused {
+        /// Records before it.
+        records: usize,
+        /// Why.
+        reason: String,
+    },
     /// The journal cannot be replayed.
     #[error("record {number} of the journal cannot be applied")]
     ReplayRefused {

@@ -119,7 +119,9 @@ impl<'a> World<'a> {
             let is_broken = violations.iter().any(|violation| {
                 matches!(
                     violation,
-                    Violation::ReplayRefused { .. } | Violation::TimeStandsStill { .. }
+                    Violation::SnapshotRefused { .. }
+                        | Violation::ReplayRefused { .. }
+                        | Violation::TimeStandsStill { .. }
                 )
             });
             if is_broken || violations.len() >= VIOLATIONS_MAX {

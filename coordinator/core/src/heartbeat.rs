@@ -71,8 +71,9 @@ impl Core {
 }
 
 impl Core {
-    /// Ends the leases of a node's earlier registrations that it names no more: they were lost
-    /// with what it had in memory, or on their way to it. Nobody is to wait for their deadlines.
+    /// Ends the leases of a node's earlier registrations that it does not name in the first
+    /// heartbeat of this one: they were lost with what it had in memory, or on their way to it.
+    /// Nobody is to wait for their deadlines.
     fn end_lost(
         &mut self,
         now: Timestamp,
@@ -80,10 +81,9 @@ impl Core {
         running: &[ReplicaId],
         kept: &[ReplicaId],
     ) {
-        let Some(first) = self.presence.visits.get(&node).map(|visit| visit.first_lease) else {
-            return;
-        };
         let is_complete = running.len().max(kept.len()) < HEARTBEAT_REPLICAS_MAX;
+        let visit = self.presence.visits.get_mut(&node).filter(|_| is_complete);
+        let Some(first) = visit.and_then(|visit| visit.first_lease.take()) else { return };
         let n_leased = self.state.nodes.get(&node).map_or(0, |tally| tally.in_progress);
         let is_leased = |id: ReplicaId| match self.state.checks.get(&id) {
             Some(check) => check.node == node,
@@ -93,7 +93,7 @@ impl Core {
                 .is_some_and(|(_, replica)| replica.state.is_in_progress()),
         };
         let n_named = running.iter().chain(kept).filter(|id| is_leased(**id)).count() as u64;
-        if !is_complete || n_named >= n_leased {
+        if n_named >= n_leased {
             return;
         }
         // Rare enough to look through all leases instead of keeping an index of them.

@@ -231,7 +231,7 @@ impl Core {
             Event::JobCancelled { job } => self.on_job_cancelled(now, job),
             Event::NodeRegistered { node, profile } => {
                 let nodes_max = self.state.config.nodes_present_max;
-                let first_lease = ReplicaId(self.state.next_replica);
+                let first_lease = Some(ReplicaId(self.state.next_replica));
                 let visit = Visit { profile, last_seen: now, first_lease };
                 self.presence.register(node, visit, nodes_max);
             }

@@ -122,8 +122,9 @@ impl fmt::Display for AddressRange {
 pub(crate) struct Visit {
     pub(crate) profile: Profile,
     pub(crate) last_seen: Timestamp,
-    /// Leases before this one are of an earlier registration.
-    pub(crate) first_lease: ReplicaId,
+    /// Leases before this one are of an earlier registration. Nothing once the node has said
+    /// which of them it still has.
+    pub(crate) first_lease: Option<ReplicaId>,
 }
 
 /// The registered nodes, at most `Config::nodes_present_max`.

@@ -187,6 +187,11 @@ impl Coordinator {
         let Some(step) = process.under_way.take() else { return };
         cx.note(What::Committed, [step.records.len() as u64, step.receipts.len() as u64, 0]);
         self.store(cx, step.records, &step.receipts);
+        if self.journal.wants_snapshot()
+            && let Some(process) = &self.process
+        {
+            self.journal.snapshot(&process.core);
+        }
         self.n_batches += 1;
         let every = cx.scenario.coordinator.compare_every;
         if every > 0

@@ -23,8 +23,10 @@ pub(crate) enum Event {
     HostJoins { host: u32 },
     /// A host's machine stops.
     HostCrashes { host: u32, life: u32 },
-    /// It starts again.
+    /// It is switched on again.
     HostReturns { host: u32 },
+    /// It has started, if that takes time.
+    HostStarted { host: u32, life: u32 },
     /// The time that a host set itself has come.
     HostTimer { host: u32, life: u32, at: Moment },
     /// The task of a replica on a host came to an end.
@@ -77,6 +79,8 @@ pub(crate) struct Context<'a> {
     pub(crate) jobs: Jobs,
     /// Whether messages get lost and machines crash.
     pub(crate) faults: bool,
+    /// When the core last said that a job has ended.
+    pub(crate) job_ended: Option<Moment>,
 }
 
 impl Context<'_> {

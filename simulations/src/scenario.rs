@@ -81,6 +81,8 @@ pub struct Crowd {
     pub clock_ahead: Spread,
     /// When each joins.
     pub joins: Spread,
+    /// How long a machine takes from being switched on until its node asks its first question.
+    pub startup: Spread,
     /// How they crash and return, if they do.
     pub churn: Option<Churn>,
 }
@@ -88,7 +90,7 @@ pub struct Crowd {
 /// Crashing and returning.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Churn {
-    /// Time from a start to the next crash.
+    /// Time from being switched on to the next crash.
     pub up: Spread,
     /// Time from a crash to the return.
     pub down: Spread,
@@ -143,10 +145,23 @@ pub struct JobPlan {
     pub fetch: Spread,
     /// Time that a unit runs at a speed of 100 percent.
     pub run: Spread,
+    /// What a run time belongs to.
+    pub run_per: RunPer,
     /// When it is submitted.
     pub submit: Duration,
     /// When it is cancelled, if it is.
     pub cancel: Option<Duration>,
+}
+
+/// What a run time belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunPer {
+    /// Each replica: one unit takes different times on equal hosts.
+    #[default]
+    Replica,
+    /// Each unit: its replicas take the same time on equal hosts.
+    Unit,
 }
 
 /// What becomes of the outputs on hosts that leave for ever.
@@ -199,6 +214,28 @@ impl Scenario {
         (0..).zip(&self.jobs).try_for_each(|(number, plan)| jobs::check(number, plan))
     }
 
+    /// Hosts that may give wrong outputs.
+    #[must_use]
+    pub fn saboteurs(&self) -> u64 {
+        let lying = self.crowds.iter().filter(|crowd| crowd.behaviour.may_lie());
+        lying.map(|crowd| u64::from(crowd.hosts)).sum()
+    }
+
+    /// The crowd of a host, by its number: crowds come one after the other. Nothing if it is
+    /// one of the reinforcements.
+    pub(crate) fn crowd_of(&self, host: u32) -> Option<&Crowd> {
+        let mut before = 0;
+        self.crowds.iter().find(|crowd| {
+            before += crowd.hosts;
+            host < before
+        })
+    }
+
+    /// How a host behaves; reinforcements are honest.
+    pub(crate) fn behaviour(&self, host: u32) -> Behaviour {
+        self.crowd_of(host).map_or(Behaviour::Honest, |crowd| crowd.behaviour)
+    }
+
     /// Hosts in all crowds.
     #[must_use]
     pub fn hosts(&self) -> u32 {
@@ -221,6 +258,7 @@ impl Crowd {
             operators: 0,
             clock_ahead: Spread::Fixed(0),
             joins: Spread::times(Duration::ZERO, Duration::from_secs(10)),
+            startup: Spread::Fixed(0),
             churn: None,
         }
     }
@@ -254,6 +292,7 @@ impl JobPlan {
             executors: vec![ExecutorKind::Docker, ExecutorKind::Wasm],
             fetch: Spread::times(Duration::from_millis(100), seconds(2)),
             run: Spread::times(seconds(30), seconds(120)),
+            run_per: RunPer::Replica,
             submit: Duration::ZERO,
             cancel: None,
         }

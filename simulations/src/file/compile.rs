@@ -68,6 +68,9 @@ fn check_engine(written: &Volunteers) -> Result<(), FileError> {
         if hosts.churn.is_some() {
             return refuse(&format!("hosts.{name}.churn"));
         }
+        if hosts.startup.is_some() {
+            return refuse(&format!("hosts.{name}.startup"));
+        }
         if hosts.behaviour == Kind::Thief {
             return refuse(&format!("hosts.{name}.behaviour"));
         }
@@ -132,6 +135,9 @@ fn crowd(place: &str, hosts: &Hosts, count: u32) -> Result<Crowd, FileError> {
     }
     if let Some(joins) = &hosts.joins {
         crowd.joins = spread(place, "joins", joins, Dimension::Time)?;
+    }
+    if let Some(startup) = &hosts.startup {
+        crowd.startup = spread(place, "startup", startup, Dimension::Time)?;
     }
     crowd.churn = hosts.churn.as_ref().map(|churn| self::churn(place, churn)).transpose()?;
     Ok(crowd)
@@ -204,6 +210,7 @@ fn plan(place: &str, job: &Job, population: u32) -> Result<JobPlan, FileError> {
         }
         (None, None) => {}
     }
+    plan.run_per = job.run_per.unwrap_or(plan.run_per);
     if let Some(fetch) = &job.fetch {
         plan.fetch = spread(place, "fetch", fetch, Dimension::Time)?;
     }

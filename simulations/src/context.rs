@@ -101,13 +101,25 @@ impl Context<'_> {
         self.books.report(violation);
     }
 
-    /// When the copies of a message arrive: none if it is lost, two if it is duplicated.
+    /// Whether a host is cut off.
+    pub(crate) fn is_cut(&self, host: u32) -> bool {
+        let age = self.now.age();
+        let cuts = self.scenario.crowd_of(host).map(|crowd| crowd.cuts.iter());
+        let mut cuts = cuts.into_iter().flatten();
+        self.faults && cuts.any(|cut| cut.at <= age && age < cut.end())
+    }
+
+    /// When the copies of a message between a host and the coordinator arrive: none if it is lost, two if it is duplicated.
     ///
     /// Draws the same numbers whatever becomes of the message, so that a scenario without
     /// loss and one with differ in the lost messages only.
-    pub(crate) fn carry(&self, random: &mut Random) -> impl Iterator<Item = Duration> + use<> {
+    pub(crate) fn carry(
+        &self,
+        host: u32,
+        random: &mut Random,
+    ) -> impl Iterator<Item = Duration> + use<> {
         let network = &self.scenario.network;
-        let is_lost = random.chance(network.loss) && self.faults;
+        let is_lost = random.chance(network.loss) && self.faults || self.is_cut(host);
         let is_twice = random.chance(network.duplication) && self.faults;
         let (first, second) =
             (random.duration(&network.latency), random.duration(&network.latency));

@@ -137,7 +137,10 @@ impl Draw {
             operators: 0,
             clock_ahead: Spread::times(Duration::ZERO, Duration::from_secs(20)),
             joins: self.seconds(1, 120),
+            cuts: Vec::new(),
             startup: Spread::Fixed(0),
+            prepare: Spread::Fixed(0),
+            staging: Spread::Fixed(0),
             churn: churn.cloned(),
         }
     }

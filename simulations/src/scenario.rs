@@ -83,8 +83,32 @@ pub struct Crowd {
     pub joins: Spread,
     /// How long a machine takes from being switched on until its node asks its first question.
     pub startup: Spread,
+    /// How long it takes to bring a job's program and make it ready, once after each start.
+    pub prepare: Spread,
+    /// What each run takes besides the program: laying its inputs out, starting it, keeping its
+    /// output.
+    pub staging: Spread,
     /// How they crash and return, if they do.
     pub churn: Option<Churn>,
+    /// When all of them are cut off from everybody else: a partition, an outage of a region.
+    pub cuts: Vec<Cut>,
+}
+
+/// A time without a way to the coordinator, while there are faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// When it begins.
+    pub at: Duration,
+    /// How long it lasts.
+    pub lasts: Duration,
+}
+
+impl Cut {
+    /// When it ends.
+    #[must_use]
+    pub const fn end(&self) -> Duration {
+        self.at.saturating_add(self.lasts)
+    }
 }
 
 /// Crashing and returning.
@@ -224,8 +248,13 @@ impl Scenario {
     /// The crowd of a host, by its number: crowds come one after the other. Nothing if it is
     /// one of the reinforcements.
     pub(crate) fn crowd_of(&self, host: u32) -> Option<&Crowd> {
+        self.crowds.get(self.group_of(host)?)
+    }
+
+    /// The place of that crowd among all.
+    pub(crate) fn group_of(&self, host: u32) -> Option<usize> {
         let mut before = 0;
-        self.crowds.iter().find(|crowd| {
+        self.crowds.iter().position(|crowd| {
             before += crowd.hosts;
             host < before
         })
@@ -258,7 +287,10 @@ impl Crowd {
             operators: 0,
             clock_ahead: Spread::Fixed(0),
             joins: Spread::times(Duration::ZERO, Duration::from_secs(10)),
+            cuts: Vec::new(),
             startup: Spread::Fixed(0),
+            prepare: Spread::Fixed(0),
+            staging: Spread::Fixed(0),
             churn: None,
         }
     }

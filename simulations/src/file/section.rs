@@ -50,7 +50,22 @@ pub(crate) struct Hosts {
     pub(crate) joins: Option<Written>,
     /// From being switched on to the first question.
     pub(crate) startup: Option<Written>,
+    /// Making a job's program ready, once after each start.
+    pub(crate) prepare: Option<Written>,
+    /// What each run takes besides the program.
+    pub(crate) staging: Option<Written>,
     pub(crate) churn: Option<Churn>,
+    /// When all of them are cut off.
+    #[serde(default)]
+    pub(crate) cuts: Vec<Cut>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Cut {
+    pub(crate) at: Time,
+    #[serde(rename = "for")]
+    pub(crate) lasts: Time,
 }
 
 /// What hosts do with work.

@@ -67,9 +67,18 @@ fn crowd(crowd: &Crowd) -> Value {
     put(&mut table, "clock_ahead", spread(&crowd.clock_ahead, Dimension::Time));
     put(&mut table, "joins", spread(&crowd.joins, Dimension::Time));
     put(&mut table, "startup", spread(&crowd.startup, Dimension::Time));
+    put(&mut table, "prepare", spread(&crowd.prepare, Dimension::Time));
+    put(&mut table, "staging", spread(&crowd.staging, Dimension::Time));
     if let Some(churn) = &crowd.churn {
         put(&mut table, "churn", self::churn(churn));
     }
+    let cuts = crowd.cuts.iter().map(|cut| {
+        let mut table = Table::new();
+        put(&mut table, "at", time(cut.at));
+        put(&mut table, "for", time(cut.lasts));
+        Value::Table(table)
+    });
+    put(&mut table, "cuts", Value::Array(cuts.collect()));
     Value::Table(table)
 }
 

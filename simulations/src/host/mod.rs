@@ -10,7 +10,7 @@
 
 mod office;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dockercomp_agent::{Action, Agent, Config, Event as Fact, Lease as Held, Restored};
@@ -47,6 +47,8 @@ pub(crate) struct Host {
     /// How far its clock is ahead.
     clock_ahead: Duration,
     startup: Spread,
+    prepare: Spread,
+    staging: Spread,
     spells: Option<Spells>,
     desk: Desk,
     /// Whether the machine runs; the process comes when it has started.
@@ -57,7 +59,7 @@ pub(crate) struct Host {
     pub(crate) has_joined: bool,
     network: Random,
     work: Random,
-    starting: Random,
+    machine: Random,
     pub(crate) n_crashes: u64,
 }
 
@@ -69,6 +71,8 @@ struct Process {
     /// The task of each replica that something is done for.
     busy: BTreeMap<ReplicaId, Task>,
     next_task: u64,
+    /// Jobs whose programs are ready, or will be when what is being fetched is.
+    prepared: BTreeSet<u32>,
     /// When the queue will call.
     timer: Option<Moment>,
 }
@@ -99,6 +103,8 @@ impl Host {
             config: Config::new(offer, nature.agent),
             clock_ahead: nature.clock_ahead,
             startup: crowd.startup.clone(),
+            prepare: crowd.prepare.clone(),
+            staging: crowd.staging.clone(),
             spells: Spells::of(seed, number, crowd),
             desk: Desk::default(),
             is_on: false,
@@ -108,7 +114,7 @@ impl Host {
             has_joined: false,
             network: stream(Purpose::Network),
             work: stream(Purpose::Work),
-            starting: stream(Purpose::Startup),
+            machine: stream(Purpose::Machine),
             n_crashes: 0,
         };
         (host, nature.joins)
@@ -151,7 +157,7 @@ impl Host {
         if let Some(spells) = &mut self.spells {
             cx.after(spells.up(), Event::HostCrashes { host, life });
         }
-        let startup = self.starting.duration(&self.startup);
+        let startup = self.machine.duration(&self.startup);
         if startup == Duration::ZERO {
             self.start(cx, life);
         } else {
@@ -179,6 +185,7 @@ impl Host {
             session: Session::new(cx.now),
             busy: BTreeMap::new(),
             next_task: 0,
+            prepared: BTreeSet::new(),
             timer: None,
         });
         self.tell(cx, Fact::Wake);
@@ -242,7 +249,11 @@ impl Host {
         let Some(row) = self.desk.leases.get(&replica) else {
             return Some(Fact::Aborted { replica });
         };
-        let time = self.work.duration(&cx.jobs.job(row.unit.job).plan.fetch);
+        let job = row.unit.job;
+        let mut time = self.work.duration(&cx.jobs.job(job).plan.fetch);
+        if self.process.as_mut().is_some_and(|process| process.prepared.insert(job)) {
+            time += self.machine.duration(&self.prepare);
+        }
         self.occupy(cx, replica, time, TaskEnd::Fetched);
         None
     }
@@ -261,7 +272,8 @@ impl Host {
         let sight = cx.books.sight(self.number, row.unit);
         let time = if self.behaviour.works(&sight) { full * 100 / self.speed } else { NOTHING };
         let end = if time > limit { TaskEnd::RanOut } else { TaskEnd::Ran };
-        self.occupy(cx, replica, time.min(limit), end);
+        let staging = self.machine.duration(&self.staging);
+        self.occupy(cx, replica, time.min(limit) + staging, end);
         None
     }
 

@@ -40,6 +40,16 @@ pub enum LabError {
         /// Its last words.
         log: String,
     },
+    /// A scenario with cuts, and no namespaces to cut.
+    #[error(
+        "hosts.*.cuts needs network namespaces, and `{command}` was refused ({reason}); run as root"
+    )]
+    Namespaces {
+        /// What was tried.
+        command: String,
+        /// What the system said.
+        reason: String,
+    },
     /// Not all hosts reached the coordinator.
     #[error("{present} of {wanted} hosts reached the coordinator in time")]
     NotAllHere {

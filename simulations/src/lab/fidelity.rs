@@ -1,15 +1,21 @@
 //! Model and lab side by side: the same scenario, the same figures, and whether they agree.
 //!
-//! The model runs many seeds and the lab a few, its seeds among the model's. For each figure
-//! there is an interval of the difference of the means, in which the true difference lies with
-//! 95 % confidence; model and lab agree if it holds 0. How wide it is says what could have been
-//! seen: a difference smaller than half of it could not.
+//! The model runs many seeds and the lab a few, its seeds the first of the model's. For each
+//! figure there are two intervals in which the true difference of the means lies with 95 %
+//! confidence:
+//!
+//! - over all seeds, where what the weather makes of a run is part of the spread;
+//! - of pairs, of runs with the same seed and so the same weather, which is the sharper one.
+//!
+//! Model and lab agree if both hold 0. How wide they are says what could have been seen: a
+//! difference smaller than half of it could not.
 //!
 //! # A few runs, honestly
 //!
 //! - Numbers: Welch's interval, with as few degrees of freedom as the lab's runs leave. Equal
 //!   values of three runs do not show that there is no spread, so the lab's variance counts for
-//!   no less than the model's. A single run has the model's.
+//!   no less than the model's. A single run has the model's. Pairs are Student's; those that
+//!   all differ by the same say nothing of their spread, and have no interval.
 //! - Shares: the wider of that and Newcombe's interval (1998, method 10) over all trials, so
 //!   that no hits at all do not pass for certainty.
 
@@ -44,6 +50,8 @@ pub(crate) struct Compared {
     /// The 95 % interval of the true difference.
     pub(crate) low: f64,
     pub(crate) high: f64,
+    /// The same of pairs with the same weather.
+    pub(crate) pairs: Option<Summary>,
     pub(crate) agrees: bool,
 }
 
@@ -65,11 +73,13 @@ pub(crate) fn compare(model: &[Run], lab: &[Run]) -> Vec<Compared> {
     let both = COMPARED.iter().filter_map(|(metric, what)| {
         let (model, lab) = (values(model, metric), values(lab, metric));
         let (low, high) = interval(&model, &lab)?;
+        let pairs = pairs(&model, &lab);
         let (model, lab) = (summary(&model)?, summary(&lab)?);
         let difference = lab.mean - model.mean;
-        let agrees = low <= 0.0 && 0.0 <= high;
+        let holds_0 = |low: f64, high: f64| low <= 0.0 && 0.0 <= high;
+        let agrees = holds_0(low, high) && pairs.as_ref().is_none_or(|it| holds_0(it.low, it.high));
         let metric = (*metric).to_owned();
-        Some(Compared { metric, what, model, lab, difference, low, high, agrees })
+        Some(Compared { metric, what, model, lab, difference, low, high, pairs, agrees })
     });
     both.collect()
 }
@@ -78,6 +88,14 @@ fn summary(values: &[Measure]) -> Option<Summary> {
     let estimate = estimate(values)?;
     let (mean, low, high) = (estimate.mean, estimate.low, estimate.high);
     Some(Summary { mean, low, high, runs: estimate.seeds })
+}
+
+/// The differences of runs with the same seed: the first of the model's are the lab's.
+fn pairs(model: &[Measure], lab: &[Measure]) -> Option<Summary> {
+    let difference = |(lab, model): (&Measure, &Measure)| lab.value() - model.value();
+    let differences: Vec<f64> = lab.iter().zip(model).map(difference).collect();
+    let differences: Vec<Measure> = differences.into_iter().map(Measure::Number).collect();
+    summary(&differences).filter(|pairs| pairs.low < pairs.high)
 }
 
 /// The 95 % interval of the lab's mean less the model's; nothing if one has no runs, or the
@@ -123,7 +141,7 @@ fn pooled(values: &[Measure]) -> Option<(u64, u64)> {
 
 /// One line a figure.
 pub(crate) fn table(compared: &[Compared]) -> String {
-    let head = ["", "model", "lab", "difference", "95 % interval of the difference", ""];
+    let head = ["", "model", "lab", "difference", "over all seeds", "same weather", ""];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for figure in compared {
         rows.push(vec![
@@ -132,6 +150,10 @@ pub(crate) fn table(compared: &[Compared]) -> String {
             mean(&figure.lab),
             signed(figure.difference),
             format!("{} to {}", signed(figure.low), signed(figure.high)),
+            figure.pairs.as_ref().map_or_else(
+                || "-".to_owned(),
+                |pairs| format!("{} to {}", signed(pairs.low), signed(pairs.high)),
+            ),
             if figure.agrees { "agree" } else { "DIFFER" }.to_owned(),
         ]);
     }
@@ -172,6 +194,16 @@ mod tests {
         assert!(low < 0.0 && high > 2.0, "{low} {high}");
         let (low, high) = interval(&model, &numbers(&[6.0])).expect("an interval");
         assert!(low < 0.0 && high > 2.0, "{low} {high}");
+    }
+
+    /// Differences 1, 2 and 3: mean 2, standard error 0.577, t of 2 degrees of freedom 4.3027.
+    #[test]
+    fn pairs_have_the_same_weather_and_students_interval() {
+        let model = numbers(&[10.0, 20.0, 30.0, 99.0]);
+        let found = pairs(&model, &numbers(&[11.0, 22.0, 33.0])).expect("an interval");
+        assert!((found.mean - 2.0).abs() < 1e-9, "{found:?}");
+        assert!((found.high - 2.0 - 4.3027 / 3.0f64.sqrt()).abs() < 1e-3, "{found:?}");
+        assert_eq!(pairs(&model, &numbers(&[11.0, 21.0, 31.0])), None, "no spread is seen");
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! | Module | What |
 //! |---|---|
 //! | `plan` | what a scenario means with real processes, and what it cannot mean |
-//! | `network` | the processes |
+//! | `network`, `namespaces` | the processes, and a network that can be cut |
 //! | `work` | the job file, and which outputs are right |
 //! | `fidelity` | model and lab side by side |
 //!
@@ -27,6 +27,7 @@
 
 mod error;
 pub(crate) mod fidelity;
+mod namespaces;
 mod network;
 pub(crate) mod plan;
 mod work;
@@ -160,6 +161,9 @@ async fn play(
     let is_first =
         |(at, step): &&(Duration, Step)| at.is_zero() && matches!(step, Step::Start { .. });
     eprintln!("seed {seed}: starting a bootstrap node, a coordinator and the first hosts");
+    if plan.has_cuts() {
+        network.separate().await?;
+    }
     network.open().await?;
     for (_, step) in steps.iter().filter(is_first) {
         if let Step::Start { host } = step {
@@ -209,6 +213,8 @@ async fn carry_out(
                 match *step {
                     Step::Start { host } => network.switch_on(host)?,
                     Step::Kill { host } => network.kill(host).await?,
+                    Step::Cut { group } => network.set_link(group, false).await?,
+                    Step::Mend { group } => network.set_link(group, true).await?,
                     Step::Submit { job } => {
                         let work = &plan.scenario.jobs[job as usize];
                         let file = program.job_file(seed, job, work, dir)?;

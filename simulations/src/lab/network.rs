@@ -8,8 +8,10 @@ use dockercomp_processes::{Process, command};
 use dockercomp_protocol::execution::ExecutorKind;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::process::Command;
 
 use super::error::LabError;
+use super::namespaces::Namespaces;
 use super::work::MEMORY_MIB;
 use crate::names;
 use crate::scenario::Scenario;
@@ -46,7 +48,9 @@ pub(super) struct NodeInfo {
 
 /// All processes of a run, and what is known of them.
 pub(super) struct Network<'a> {
-    program: &'a Path,
+    binary: &'a Path,
+    /// Where groups of hosts can be cut off; without it everything is on loopback.
+    namespaces: Option<Namespaces>,
     dir: &'a Path,
     scenario: &'a Scenario,
     executor: ExecutorKind,
@@ -65,14 +69,15 @@ pub(super) struct Network<'a> {
 impl<'a> Network<'a> {
     /// Nothing runs yet.
     pub(super) fn new(
-        program: &'a Path,
+        binary: &'a Path,
         dir: &'a Path,
         scenario: &'a Scenario,
         executor: ExecutorKind,
         seed: u64,
     ) -> Self {
         Self {
-            program,
+            binary,
+            namespaces: None,
             dir,
             scenario,
             executor,
@@ -87,19 +92,64 @@ impl<'a> Network<'a> {
         }
     }
 
+    /// Makes namespaces if groups of hosts will be cut off.
+    pub(super) async fn separate(&mut self) -> Result<(), LabError> {
+        self.namespaces = Some(Namespaces::make(self.scenario.crowds.len()).await?);
+        Ok(())
+    }
+
+    /// Cuts a group off, or mends its link.
+    pub(super) async fn set_link(&self, group: usize, is_up: bool) -> Result<(), LabError> {
+        match &self.namespaces {
+            Some(namespaces) => namespaces.set_link(group, is_up).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Starts a process with the coordinator, or in a group's place.
+    fn spawn(
+        &self,
+        group: Option<usize>,
+        name: &str,
+        args: Vec<String>,
+    ) -> Result<Process, LabError> {
+        let mut entering = self.enter(group);
+        let program = PathBuf::from(entering.remove(0));
+        entering.extend(args);
+        Ok(Process::spawn(&program, name, self.dir, &entering)?)
+    }
+
+    /// The program and the first arguments that run the binary there.
+    fn enter(&self, group: Option<usize>) -> Vec<String> {
+        match &self.namespaces {
+            Some(namespaces) => namespaces.enter(group, self.binary),
+            None => vec![self.binary.display().to_string()],
+        }
+    }
+
+    /// Where processes listen: with the coordinator, or in a group's place.
+    fn address(&self, group: Option<usize>) -> String {
+        match (&self.namespaces, group) {
+            (None, _) => "127.0.0.1".to_owned(),
+            (Some(_), None) => Namespaces::HUB.to_owned(),
+            (Some(_), Some(group)) => Namespaces::address(group),
+        }
+    }
+
     /// Starts the bootstrap node and the coordinator.
     pub(super) async fn open(&mut self) -> Result<(), LabError> {
-        let args = strings(&["bootstrap", "start", "--ip", "127.0.0.1"]);
-        let process = Process::spawn(self.program, "bootstrap", self.dir, &args)?;
+        let address = self.address(None);
+        let args = strings(&["bootstrap", "start", "--ip", &address]);
+        let process = self.spawn(None, "bootstrap", args)?;
         let bootstrap: BootstrapReady = self.bootstrap.insert(process).ready().await?;
         let grace = self.scenario.coordinator.core.resume_grace;
         let grace = format!("{}ms", grace.as_millis());
-        let mut args = strings(&["coordinator", "start", "--ip", "127.0.0.1", "--name", "lab"]);
+        let mut args = strings(&["coordinator", "start", "--ip", &address, "--name", "lab"]);
         args.extend(strings(&["--restart-grace", &grace]));
         for address in &bootstrap.addresses {
             args.extend(strings(&["--bootstrap", address]));
         }
-        let process = Process::spawn(self.program, "coordinator", self.dir, &args)?;
+        let process = self.spawn(None, "coordinator", args)?;
         let coordinator: CoordinatorReady = self.coordinator.insert(process).ready().await?;
         self.join_link = coordinator.join_link;
         Ok(())
@@ -111,7 +161,8 @@ impl<'a> Network<'a> {
         let cores = Nature::of(self.seed, host, crowd).cores;
         let (cpus, memory) = (cores.to_string(), format!("{} MiB", cores * MEMORY_MIB));
         let executor = self.executor.to_string();
-        let mut args = strings(&["node", "start", &self.join_link, "--ip", "127.0.0.1"]);
+        let group = self.scenario.group_of(host);
+        let mut args = strings(&["node", "start", &self.join_link, "--ip", &self.address(group)]);
         args.extend(strings(&["--executor", &executor, "--cpus", &cpus, "--memory", &memory]));
         if crowd.behaviour.may_lie() {
             args.extend(strings(&["--fault", "wrong-results"]));
@@ -119,7 +170,7 @@ impl<'a> Network<'a> {
         if let Some(operator) = crowd.operator_of(host) {
             args.extend(strings(&["--operator", &names::operator(operator)]));
         }
-        let process = Process::spawn(self.program, &called(host), self.dir, &args)?;
+        let process = self.spawn(group, &called(host), args)?;
         self.nodes.insert(host, process);
         Ok(())
     }
@@ -199,20 +250,34 @@ impl<'a> Network<'a> {
 
     /// Runs a command against the coordinator.
     pub(super) async fn ask<T: DeserializeOwned>(&self, args: &[&str]) -> Result<T, LabError> {
-        ask(self.program, &self.dir.join("coordinator"), args).await
+        let named = || args.iter().take(2).copied().collect::<Vec<_>>().join(" ");
+        let output = self.commanded(args).output().await?;
+        if !output.status.success() {
+            let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(LabError::Command { command: named(), status: output.status, message });
+        }
+        serde_json::from_slice(&output.stdout)
+            .map_err(|source| LabError::Unexpected { command: named(), source })
     }
 
     /// Waits until a job is over, on its own: gives the coordinator's answer, however it ended.
     pub(super) fn watch(&self, job: &str) -> impl Future<Output = Result<(), LabError>> + use<> {
-        let (program, dir) = (self.program.to_owned(), self.dir.join("coordinator"));
-        let job = job.to_owned();
+        let mut watch = self.commanded(&["job", "watch", job]);
         async move {
-            let mut watch = command(&program);
-            watch.args(["job", "watch", &job, "--output", "json", "--data-dir"]).arg(dir);
             // A job that failed is over as well; how it ended is asked for later.
             watch.output().await?;
             Ok(())
         }
+    }
+
+    /// A command against the coordinator.
+    fn commanded(&self, args: &[&str]) -> Command {
+        let entering = self.enter(None);
+        let (program, first) = entering.split_first().expect("a program is named");
+        let mut asking = command(Path::new(program));
+        asking.args(first).args(args).args(["--output", "json", "--data-dir"]);
+        asking.arg(self.dir.join("coordinator"));
+        asking
     }
 
     /// Stops everything, nodes first so that they can say goodbye and remove what they made.
@@ -227,6 +292,9 @@ impl<'a> Network<'a> {
             if !process.stopped().await {
                 eprintln!("{name} did not stop in time and was killed");
             }
+        }
+        if let Some(namespaces) = self.namespaces {
+            namespaces.remove().await;
         }
     }
 
@@ -244,24 +312,6 @@ impl<'a> Network<'a> {
             eprintln!("a host may have left containers: {error}");
         }
     }
-}
-
-/// Runs a command of `program` on a data directory, and reads what it says.
-async fn ask<T: DeserializeOwned>(
-    program: &Path,
-    dir: &Path,
-    args: &[&str],
-) -> Result<T, LabError> {
-    let named = || args.iter().take(2).copied().collect::<Vec<_>>().join(" ");
-    let mut asking = command(program);
-    asking.args(args).args(["--output", "json", "--data-dir"]).arg(dir);
-    let output = asking.output().await?;
-    if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(LabError::Command { command: named(), status: output.status, message });
-    }
-    serde_json::from_slice(&output.stdout)
-        .map_err(|source| LabError::Unexpected { command: named(), source })
 }
 
 /// What a host's process, directory and log are called.

@@ -6,7 +6,8 @@
 //! | `hosts.*.behaviour` | `honest`, or `saboteur` at rate 1 with an answer of its own: `--fault wrong-results` |
 //! | `hosts.*.cores`, `operators`, `joins` | `--cpus`, `--operator`, when the process is started |
 //! | `hosts.*.churn`, `faults.end` | `kill -9` and a start on the same directory, at the moments that the model draws; who departs is not started again |
-//! | `hosts.*.startup`, `jobs.*.fetch`, `network.latency`, `network.timeout`, `coordinator.sync`, `coordinator.pull` | as this machine has them: the model is told, the lab finds out |
+//! | `hosts.*.startup`, `prepare`, `staging`, `jobs.*.fetch`, `network.latency`, `network.timeout`, `coordinator.sync`, `coordinator.pull` | as this machine has them: the model is told, the lab finds out |
+//! | `hosts.*.cuts` | a network namespace for each group, whose link goes down and up; needs root |
 //! | `jobs.*.units`, `submit`, `validation` | a job file |
 //! | `jobs.*.run` | how long a unit waits: for all alike, or drawn for each unit (`run_per = "unit"`) |
 //! | `coordinator.resume_grace` | `--restart-grace` |
@@ -58,6 +59,10 @@ pub(crate) enum Step {
     Submit { job: u32 },
     /// A host crashes.
     Kill { host: u32 },
+    /// A group of hosts is cut off.
+    Cut { group: usize },
+    /// Its link is mended.
+    Mend { group: usize },
 }
 
 impl fmt::Display for Step {
@@ -66,6 +71,8 @@ impl fmt::Display for Step {
             Self::Start { host } => write!(f, "host {host} is switched on"),
             Self::Submit { job } => write!(f, "job {job} is submitted"),
             Self::Kill { host } => write!(f, "host {host} crashes"),
+            Self::Cut { group } => write!(f, "group {group} is cut off"),
+            Self::Mend { group } => write!(f, "group {group} is back"),
         }
     }
 }
@@ -92,6 +99,11 @@ impl Plan {
         Ok(Self { scenario, executor })
     }
 
+    /// Whether groups of hosts are cut off.
+    pub(crate) fn has_cuts(&self) -> bool {
+        self.scenario.crowds.iter().any(|crowd| !crowd.cuts.is_empty())
+    }
+
     /// When patience ends.
     pub(crate) fn limit(&self) -> Duration {
         self.scenario.faults_end.saturating_add(self.scenario.patience).min(LENGTH_MAX)
@@ -103,6 +115,13 @@ impl Plan {
         for (job, plan) in (0..).zip(&self.scenario.jobs) {
             steps.push((plan.submit, Step::Submit { job }));
         }
+        let end = self.scenario.faults_end;
+        for (group, crowd) in self.scenario.crowds.iter().enumerate() {
+            for cut in crowd.cuts.iter().filter(|cut| cut.at < end) {
+                steps.push((cut.at, Step::Cut { group }));
+                steps.push((cut.end().min(end), Step::Mend { group }));
+            }
+        }
         for host in 0..self.scenario.hosts() {
             let Some(crowd) = self.scenario.crowd_of(host) else { continue };
             let mut at = Nature::of(seed, host, crowd).joins;
@@ -110,7 +129,7 @@ impl Plan {
             let Some(mut spells) = Spells::of(seed, host, crowd) else { continue };
             loop {
                 at += spells.up();
-                if at >= self.scenario.faults_end {
+                if at >= end {
                     break;
                 }
                 steps.push((at, Step::Kill { host }));
@@ -209,7 +228,10 @@ fn check_hosts(place: &str, group: &Hosts, executor: ExecutorKind) -> Result<(),
         clock_ahead: _,
         joins: _,
         startup: _,
+        prepare: _,
+        staging: _,
         churn: _,
+        cuts: _,
     } = group;
     let reason = "is not what the binary can do; honest or saboteur";
     let is_known = matches!(behaviour, Kind::Honest | Kind::Saboteur);

@@ -48,8 +48,8 @@ pub(crate) enum Purpose {
     Detection,
     /// By which rules results count, and who belongs together.
     Rules,
-    /// How long a machine takes to start.
-    Startup,
+    /// How long a machine takes for what is not work: starting, making programs ready.
+    Machine,
 }
 
 /// A number from 0 to 1 that belongs to one host and one thing it decides: the same in every

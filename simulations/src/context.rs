@@ -11,7 +11,7 @@ use crate::message::{Answer, Calling, Request};
 use crate::moment::Moment;
 use crate::queue::Queue;
 use crate::random::Random;
-use crate::scenario::Scenario;
+use crate::scenario::{Cut, Scenario};
 use crate::trace::{Trace, What};
 use crate::violation::Violation;
 
@@ -101,15 +101,17 @@ impl Context<'_> {
         self.books.report(violation);
     }
 
-    /// Whether a host is cut off.
-    pub(crate) fn is_cut(&self, host: u32) -> bool {
+    /// What cuts a host off now.
+    pub(crate) fn cut(&self, host: u32) -> Option<&Cut> {
         let age = self.now.age();
-        let cuts = self.scenario.crowd_of(host).map(|crowd| crowd.cuts.iter());
-        let mut cuts = cuts.into_iter().flatten();
-        self.faults && cuts.any(|cut| cut.at <= age && age < cut.end())
+        let cuts = &self.scenario.crowd_of(host)?.cuts;
+        cuts.iter().find(|cut| self.faults && cut.at <= age && age < cut.end())
     }
 
     /// When the copies of a message between a host and the coordinator arrive: none if it is lost, two if it is duplicated.
+    ///
+    /// A cut loses nothing that connections carry: it is sent again until it arrives, and whoever
+    /// waits for an answer may lose patience before.
     ///
     /// Draws the same numbers whatever becomes of the message, so that a scenario without
     /// loss and one with differ in the lost messages only.
@@ -119,12 +121,13 @@ impl Context<'_> {
         random: &mut Random,
     ) -> impl Iterator<Item = Duration> + use<> {
         let network = &self.scenario.network;
-        let is_lost = random.chance(network.loss) && self.faults || self.is_cut(host);
+        let is_lost = random.chance(network.loss) && self.faults;
         let is_twice = random.chance(network.duplication) && self.faults;
         let (first, second) =
             (random.duration(&network.latency), random.duration(&network.latency));
         let first = (!is_lost).then_some(first);
         let second = is_twice.then_some(second);
-        first.into_iter().chain(second)
+        let held_up = self.cut(host).map_or(Duration::ZERO, |cut| cut.holds_up(self.now.age()));
+        first.into_iter().chain(second).map(move |latency| latency + held_up)
     }
 }

@@ -109,6 +109,19 @@ impl Cut {
     pub const fn end(&self) -> Duration {
         self.at.saturating_add(self.lasts)
     }
+
+    /// How much later something arrives that is sent at this age of the world, while it lasts:
+    /// TCP sends it again after 200 ms, and each time waits twice as long as before (RFC 6298;
+    /// the first pause is Linux's least).
+    pub(crate) fn holds_up(&self, sent: Duration) -> Duration {
+        const FIRST: Duration = Duration::from_millis(200);
+        let (mut pause, mut waited) = (FIRST, Duration::ZERO);
+        while sent + waited < self.end() {
+            waited += pause;
+            pause = pause.saturating_mul(2);
+        }
+        waited
+    }
 }
 
 /// Crashing and returning.
@@ -327,6 +340,21 @@ impl JobPlan {
             run_per: RunPer::Replica,
             submit: Duration::ZERO,
             cancel: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cut_holds_up_arrives_when_it_is_sent_again() {
+        let seconds = Duration::from_secs_f64;
+        let cut = Cut { at: seconds(6.0), lasts: seconds(12.0) };
+        // Sent again after 0.2, 0.6, 1.4, 3.0, 6.2 and 12.6 s.
+        for (sent, held_up) in [(6.0, 12.6), (12.0, 6.2), (17.0, 1.4), (17.9, 0.2), (18.0, 0.0)] {
+            assert_eq!(cut.holds_up(seconds(sent)), seconds(held_up), "sent at {sent} s");
         }
     }
 }

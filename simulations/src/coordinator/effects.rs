@@ -108,7 +108,7 @@ impl Coordinator {
         let Some(pulling) = process.pulling.get(&unit) else { return };
         let output = pulling.output;
         let is_here = self.journal.vault.contains(&output)
-            || pulling.holders.iter().any(|&host| serves(host, output) && !cx.is_cut(host));
+            || pulling.holders.iter().any(|&host| serves(host, output) && cx.cut(host).is_none());
         let UnitId { job, index } = unit;
         if is_here {
             cx.note(What::OutputPulled, [job.into(), index, short(output)]);

@@ -54,7 +54,8 @@ impl Namespaces {
         for (group, name) in self.groups.iter().enumerate() {
             ip(&format!("netns add {name}")).await?;
             ip(&format!("-n {name} link set lo up")).await?;
-            ip(&format!("-n {hub} link add g{group} type veth peer name uplink netns {name}")).await?;
+            ip(&format!("-n {hub} link add g{group} type veth peer name uplink netns {name}"))
+                .await?;
             ip(&format!("-n {hub} link set g{group} master bridge up")).await?;
             ip(&format!("-n {name} addr add {}/16 dev uplink", Self::address(group))).await?;
             ip(&format!("-n {name} link set uplink up")).await?;

@@ -139,6 +139,14 @@ impl Behaviour {
         }
     }
 
+    /// Whether it may give wrong outputs.
+    pub(crate) const fn may_lie(self) -> bool {
+        match self {
+            Self::Honest | Self::Flaky { .. } => false,
+            Self::Deceiver(_) | Self::Copier { .. } | Self::Lazy | Self::Thief => true,
+        }
+    }
+
     /// Whether it shares what it computes with its ring.
     pub(crate) const fn shares(self) -> bool {
         matches!(self, Self::Copier { .. })

@@ -11,7 +11,7 @@ use crate::message::{Answer, Calling, Request};
 use crate::moment::Moment;
 use crate::queue::Queue;
 use crate::random::Random;
-use crate::scenario::Scenario;
+use crate::scenario::{Cut, Scenario};
 use crate::trace::{Trace, What};
 use crate::violation::Violation;
 
@@ -23,8 +23,10 @@ pub(crate) enum Event {
     HostJoins { host: u32 },
     /// A host's machine stops.
     HostCrashes { host: u32, life: u32 },
-    /// It starts again.
+    /// It is switched on again.
     HostReturns { host: u32 },
+    /// It has started, if that takes time.
+    HostStarted { host: u32, life: u32 },
     /// The time that a host set itself has come.
     HostTimer { host: u32, life: u32, at: Moment },
     /// The task of a replica on a host came to an end.
@@ -77,6 +79,8 @@ pub(crate) struct Context<'a> {
     pub(crate) jobs: Jobs,
     /// Whether messages get lost and machines crash.
     pub(crate) faults: bool,
+    /// When the core last said that a job has ended.
+    pub(crate) job_ended: Option<Moment>,
 }
 
 impl Context<'_> {
@@ -97,11 +101,25 @@ impl Context<'_> {
         self.books.report(violation);
     }
 
-    /// When the copies of a message arrive: none if it is lost, two if it is duplicated.
+    /// What cuts a host off now.
+    pub(crate) fn cut(&self, host: u32) -> Option<&Cut> {
+        let age = self.now.age();
+        let cuts = &self.scenario.crowd_of(host)?.cuts;
+        cuts.iter().find(|cut| self.faults && cut.at <= age && age < cut.end())
+    }
+
+    /// When the copies of a message between a host and the coordinator arrive: none if it is lost, two if it is duplicated.
+    ///
+    /// A cut loses nothing that connections carry: it is sent again until it arrives, and whoever
+    /// waits for an answer may lose patience before.
     ///
     /// Draws the same numbers whatever becomes of the message, so that a scenario without
     /// loss and one with differ in the lost messages only.
-    pub(crate) fn carry(&self, random: &mut Random) -> impl Iterator<Item = Duration> + use<> {
+    pub(crate) fn carry(
+        &self,
+        host: u32,
+        random: &mut Random,
+    ) -> impl Iterator<Item = Duration> + use<> {
         let network = &self.scenario.network;
         let is_lost = random.chance(network.loss) && self.faults;
         let is_twice = random.chance(network.duplication) && self.faults;
@@ -109,6 +127,7 @@ impl Context<'_> {
             (random.duration(&network.latency), random.duration(&network.latency));
         let first = (!is_lost).then_some(first);
         let second = is_twice.then_some(second);
-        first.into_iter().chain(second)
+        let held_up = self.cut(host).map_or(Duration::ZERO, |cut| cut.holds_up(self.now.age()));
+        first.into_iter().chain(second).map(move |latency| latency + held_up)
     }
 }

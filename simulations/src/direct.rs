@@ -31,9 +31,10 @@ use crate::names;
 use crate::outcome::{Counters, Outcome};
 use crate::queue::Queue;
 use crate::random::{Entity, Purpose, Random};
-use crate::scenario::{Crowd, Scenario};
+use crate::scenario::{Crowd, RunPer, Scenario};
 use crate::trace::{Trace, What};
 use crate::violation::Violation;
+use crate::weather;
 
 /// How long a host that lies without working takes.
 const NOTHING: Duration = Duration::from_millis(5);
@@ -163,7 +164,7 @@ impl<'a> World<'a> {
             self.dispatch(event);
             self.remind();
         }
-        self.counters.take_core(&self.core);
+        self.counters.take_core(&self.core, self.scenario);
         self.counters.units = self.scenario.jobs.iter().map(|job| job.units).sum();
         self.counters.virtual_seconds = self.now.age().as_secs_f64();
         if self.running > 0 {
@@ -224,7 +225,11 @@ impl<'a> World<'a> {
         let unit = self.jobs.unit(&granted.job, granted.index);
         let sight = self.sight(number, unit);
         let host = &mut self.hosts[number as usize];
-        let full = host.work.duration(&self.jobs.job(unit.job).plan.run);
+        let plan = &self.jobs.job(unit.job).plan;
+        let full = match plan.run_per {
+            RunPer::Replica => host.work.duration(&plan.run),
+            RunPer::Unit => weather::run_time(self.seed, unit, &plan.run),
+        };
         let time = if host.behaviour.works(&sight) { full * 100 / host.speed } else { NOTHING };
         self.trace.note(self.now, What::Granted, [number.into(), granted.replica.0, unit.index]);
         let event = Event::Ends { host: number, replica: granted.replica, unit };

@@ -15,7 +15,7 @@ use dockercomp_protocol::job::{
 use crate::behaviour::{Answer, Behaviour, Deceit, Wakes};
 use crate::random::{Entity, Purpose, Random, Spread};
 use crate::scenario::{
-    Churn, CoordinatorPlan, Crowd, DepartedOutputs, Engine, JobPlan, Network, Scenario,
+    Churn, CoordinatorPlan, Crowd, DepartedOutputs, Engine, JobPlan, Network, RunPer, Scenario,
 };
 
 /// Rounds of leases that a unit may need after the faults stopped, beyond its own limit.
@@ -137,6 +137,10 @@ impl Draw {
             operators: 0,
             clock_ahead: Spread::times(Duration::ZERO, Duration::from_secs(20)),
             joins: self.seconds(1, 120),
+            cuts: Vec::new(),
+            startup: Spread::Fixed(0),
+            prepare: Spread::Fixed(0),
+            staging: Spread::Fixed(0),
             churn: churn.cloned(),
         }
     }
@@ -160,6 +164,7 @@ impl Draw {
             executors: self.executors(),
             fetch: self.seconds(1, 20),
             run: self.seconds(1, 200),
+            run_per: RunPer::Replica,
             submit: Duration::from_secs(self.0.between(0, 300)),
             cancel: self.0.chance(0.1).then(|| Duration::from_secs(self.0.between(0, 900))),
         }

@@ -28,6 +28,8 @@
 //! | `books`, `violation` | the checkers and what they find |
 //! | `defect` | deliberate defects, to see that the checkers can fail |
 //! | `overlay` | models of gossipsub and Kademlia, beside the world of volunteers |
+//! | `weather` | what a seed has in store for hosts and units, for the model and the lab |
+//! | `lab` | the same scenarios with real processes |
 //! | `random`, `trace`, `outcome` | keyed chance, the hash of a run, what came of it |
 //!
 //! # What is modelled, and what is not
@@ -58,6 +60,7 @@ mod grounds;
 mod host;
 mod jobs;
 mod journal;
+pub mod lab;
 mod message;
 mod minimise;
 mod model;
@@ -74,6 +77,7 @@ pub mod study;
 mod tests;
 mod trace;
 mod violation;
+mod weather;
 mod world;
 
 pub use behaviour::{Answer, Behaviour, Deceit, Wakes};
@@ -81,7 +85,7 @@ pub use defect::Defect;
 pub use outcome::{Counters, Judgement, Outcome};
 pub use random::{Distribution, Spread};
 pub use scenario::{
-    Churn, CoordinatorPlan, Crowd, DepartedOutputs, Engine, JobPlan, Network, Scenario,
+    Churn, CoordinatorPlan, Crowd, Cut, DepartedOutputs, Engine, JobPlan, Network, RunPer, Scenario,
 };
 pub use violation::Violation;
 pub use world::{run, run_told};

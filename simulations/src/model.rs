@@ -72,7 +72,8 @@ impl Model for Scenario {
     }
 }
 
-fn summed_up(outcome: &Outcome) -> Run {
+/// The figures and problems of a run.
+pub(crate) fn summed_up(outcome: &Outcome) -> Run {
     let problems = outcome.violations.iter().map(|violation| Problem {
         is_of_safety: violation.is_of_safety(),
         text: violation.to_string(),
@@ -104,6 +105,8 @@ fn measures(counters: &Counters) -> BTreeMap<String, Measure> {
         ("invalid", number(counters.invalid)),
         ("errors", number(counters.errors)),
         ("no_reply", number(counters.no_reply)),
+        ("caught", Measure::Share { hits: counters.caught, of: counters.saboteurs }),
+        ("blamed", number(counters.blamed)),
         ("host_crashes", number(counters.host_crashes)),
         ("coordinator_crashes", number(counters.coordinator_crashes)),
         ("records", number(counters.records)),

@@ -3,6 +3,8 @@
 use dockercomp_coordinator_core::Core;
 use serde::Serialize;
 
+use crate::names;
+use crate::scenario::Scenario;
 use crate::violation::Violation;
 
 /// What came of a run.
@@ -39,6 +41,13 @@ pub struct Counters {
     pub errors: u64,
     /// Replicas whose deadline passed.
     pub no_reply: u64,
+    /// Hosts that may give wrong outputs.
+    pub saboteurs: u64,
+    /// Those of them that gave a result which differs from the canonical output of its unit.
+    pub caught: u64,
+    /// Hosts that never give wrong outputs, and of which the same is said: where a wrong output
+    /// was accepted, and where a flaky one erred.
+    pub blamed: u64,
     /// Crashes of hosts.
     pub host_crashes: u64,
     /// Crashes of the coordinator.
@@ -85,7 +94,7 @@ impl Counters {
     }
 
     /// Takes what the core counts.
-    pub(crate) fn take_core(&mut self, core: &Core) {
+    pub(crate) fn take_core(&mut self, core: &Core, scenario: &Scenario) {
         for job in core.jobs() {
             self.accepted += job.done;
             self.failed += job.failed;
@@ -94,6 +103,12 @@ impl Counters {
             self.invalid += job.replicas.invalid;
             self.errors += job.replicas.client_error;
             self.no_reply += job.replicas.no_reply;
+        }
+        self.saboteurs = scenario.saboteurs();
+        for node in core.nodes().iter().filter(|node| node.replicas.invalid > 0) {
+            let lies = scenario.behaviour(names::host(&node.node)).may_lie();
+            self.caught += u64::from(lies);
+            self.blamed += u64::from(!lies);
         }
     }
 
@@ -108,6 +123,9 @@ impl Counters {
         self.invalid += other.invalid;
         self.errors += other.errors;
         self.no_reply += other.no_reply;
+        self.saboteurs += other.saboteurs;
+        self.caught += other.caught;
+        self.blamed += other.blamed;
         self.host_crashes += other.host_crashes;
         self.coordinator_crashes += other.coordinator_crashes;
         self.records += other.records;

@@ -81,14 +81,53 @@ pub struct Crowd {
     pub clock_ahead: Spread,
     /// When each joins.
     pub joins: Spread,
+    /// How long a machine takes from being switched on until its node asks its first question.
+    pub startup: Spread,
+    /// How long it takes to bring a job's program and make it ready, once after each start.
+    pub prepare: Spread,
+    /// What each run takes besides the program: laying its inputs out, starting it, keeping its
+    /// output.
+    pub staging: Spread,
     /// How they crash and return, if they do.
     pub churn: Option<Churn>,
+    /// When all of them are cut off from everybody else: a partition, an outage of a region.
+    pub cuts: Vec<Cut>,
+}
+
+/// A time without a way to the coordinator, while there are faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// When it begins.
+    pub at: Duration,
+    /// How long it lasts.
+    pub lasts: Duration,
+}
+
+impl Cut {
+    /// When it ends.
+    #[must_use]
+    pub const fn end(&self) -> Duration {
+        self.at.saturating_add(self.lasts)
+    }
+
+    /// How much later something arrives that is sent at this age of the world, while it lasts:
+    /// TCP sends it again after 200 ms, and each time waits twice as long as before (RFC 6298;
+    /// the first pause is Linux's least).
+    pub(crate) fn holds_up(&self, sent: Duration) -> Duration {
+        const FIRST: Duration = Duration::from_millis(200);
+        let (mut pause, mut waited) = (FIRST, Duration::ZERO);
+        while sent + waited < self.end() {
+            waited += pause;
+            pause = pause.saturating_mul(2);
+        }
+        waited
+    }
 }
 
 /// Crashing and returning.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Churn {
-    /// Time from a start to the next crash.
+    /// Time from being switched on to the next crash.
     pub up: Spread,
     /// Time from a crash to the return.
     pub down: Spread,
@@ -143,10 +182,23 @@ pub struct JobPlan {
     pub fetch: Spread,
     /// Time that a unit runs at a speed of 100 percent.
     pub run: Spread,
+    /// What a run time belongs to.
+    pub run_per: RunPer,
     /// When it is submitted.
     pub submit: Duration,
     /// When it is cancelled, if it is.
     pub cancel: Option<Duration>,
+}
+
+/// What a run time belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunPer {
+    /// Each replica: one unit takes different times on equal hosts.
+    #[default]
+    Replica,
+    /// Each unit: its replicas take the same time on equal hosts.
+    Unit,
 }
 
 /// What becomes of the outputs on hosts that leave for ever.
@@ -199,6 +251,33 @@ impl Scenario {
         (0..).zip(&self.jobs).try_for_each(|(number, plan)| jobs::check(number, plan))
     }
 
+    /// Hosts that may give wrong outputs.
+    #[must_use]
+    pub fn saboteurs(&self) -> u64 {
+        let lying = self.crowds.iter().filter(|crowd| crowd.behaviour.may_lie());
+        lying.map(|crowd| u64::from(crowd.hosts)).sum()
+    }
+
+    /// The crowd of a host, by its number: crowds come one after the other. Nothing if it is
+    /// one of the reinforcements.
+    pub(crate) fn crowd_of(&self, host: u32) -> Option<&Crowd> {
+        self.crowds.get(self.group_of(host)?)
+    }
+
+    /// The place of that crowd among all.
+    pub(crate) fn group_of(&self, host: u32) -> Option<usize> {
+        let mut before = 0;
+        self.crowds.iter().position(|crowd| {
+            before += crowd.hosts;
+            host < before
+        })
+    }
+
+    /// How a host behaves; reinforcements are honest.
+    pub(crate) fn behaviour(&self, host: u32) -> Behaviour {
+        self.crowd_of(host).map_or(Behaviour::Honest, |crowd| crowd.behaviour)
+    }
+
     /// Hosts in all crowds.
     #[must_use]
     pub fn hosts(&self) -> u32 {
@@ -221,6 +300,10 @@ impl Crowd {
             operators: 0,
             clock_ahead: Spread::Fixed(0),
             joins: Spread::times(Duration::ZERO, Duration::from_secs(10)),
+            cuts: Vec::new(),
+            startup: Spread::Fixed(0),
+            prepare: Spread::Fixed(0),
+            staging: Spread::Fixed(0),
             churn: None,
         }
     }
@@ -254,8 +337,24 @@ impl JobPlan {
             executors: vec![ExecutorKind::Docker, ExecutorKind::Wasm],
             fetch: Spread::times(Duration::from_millis(100), seconds(2)),
             run: Spread::times(seconds(30), seconds(120)),
+            run_per: RunPer::Replica,
             submit: Duration::ZERO,
             cancel: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cut_holds_up_arrives_when_it_is_sent_again() {
+        let seconds = Duration::from_secs_f64;
+        let cut = Cut { at: seconds(6.0), lasts: seconds(12.0) };
+        // Sent again after 0.2, 0.6, 1.4, 3.0, 6.2 and 12.6 s.
+        for (sent, held_up) in [(6.0, 12.6), (12.0, 6.2), (17.0, 1.4), (17.9, 0.2), (18.0, 0.0)] {
+            assert_eq!(cut.holds_up(seconds(sent)), seconds(held_up), "sent at {sent} s");
         }
     }
 }

@@ -80,6 +80,7 @@ impl<'a> World<'a> {
             books: Books::new(behaviours, operators),
             jobs: Jobs::new(scenario),
             faults: scenario.faults_end > Duration::ZERO,
+            job_ended: None,
         };
         let mut hosts = Vec::new();
         for (number, crowd) in (0..).zip(each) {
@@ -136,8 +137,9 @@ impl<'a> World<'a> {
         match event {
             Event::HostJoins { host } | Event::HostReturns { host } => {
                 cx.note(What::HostReturns, [host.into(), 0, 0]);
-                self.hosts[host as usize].start(cx);
+                self.hosts[host as usize].switch_on(cx);
             }
+            Event::HostStarted { host, life } => self.hosts[host as usize].start(cx, life),
             Event::HostCrashes { host, life } => self.hosts[host as usize].on_crash(cx, life),
             Event::HostTimer { host, life, at } => {
                 self.hosts[host as usize].on_timer(cx, life, at);
@@ -268,6 +270,11 @@ impl<'a> World<'a> {
             })
     }
 
+    /// When the last job ended, or the run did.
+    fn ended(&self) -> Moment {
+        self.over_since.and(self.cx.job_ended).unwrap_or(self.cx.now)
+    }
+
     fn finish(mut self) -> Outcome {
         self.coordinator.check_at_the_end(&mut self.cx);
         let mut counters = Counters {
@@ -276,12 +283,12 @@ impl<'a> World<'a> {
             coordinator_crashes: self.coordinator.n_crashes,
             records: self.coordinator.n_records(),
             events: self.n_events,
-            virtual_seconds: self.over_since.unwrap_or(self.cx.now).age().as_secs_f64(),
+            virtual_seconds: self.ended().age().as_secs_f64(),
             units: self.cx.scenario.jobs.iter().map(|job| job.units).sum(),
             ..Counters::default()
         };
         if let Some(core) = self.coordinator.core() {
-            counters.take_core(core);
+            counters.take_core(core, self.cx.scenario);
         }
         let Context { books, mut trace, now, seed, .. } = self.cx;
         let violations = books.into_violations();

@@ -6,6 +6,7 @@ mod dataset;
 mod explain;
 mod image;
 mod job;
+mod lab;
 mod node;
 mod sim;
 mod start;
@@ -88,6 +89,9 @@ enum Command {
     Verify(verify::Verify),
     /// Simulate whole networks of volunteers, with the code that runs in production.
     Sim(dockercomp_simulations::cli::Sim),
+    /// Run scenarios of volunteers with real processes on this machine.
+    #[command(subcommand)]
+    Lab(dockercomp_simulations::cli::Lab),
 }
 
 impl Cli {
@@ -105,6 +109,7 @@ impl Cli {
             Command::Job(job) => job.run(output).await,
             Command::Verify(verify) => verify.run(output),
             Command::Sim(sim) => sim::run(sim),
+            Command::Lab(lab) => lab::run(lab, output),
         }
     }
 }

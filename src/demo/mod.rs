@@ -1,7 +1,6 @@
 //! `dockercomp demo`: a whole network on this machine, one real job, a saboteur caught.
 
 mod network;
-mod process;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,8 +8,8 @@ use std::time::Instant;
 
 use anyhow::Context;
 use dockercomp_coordinator::api::types::JobInfo;
+use dockercomp_processes::{asked_to_stop, installed};
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 
 use self::network::Network;
 use crate::cli::{ExecutorChoice, verify, watch_job};
@@ -100,19 +99,11 @@ impl Demo {
             None => temporary.path().to_owned(),
         };
         let mut network = Network::new(&dir);
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
-        let stop = async {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-                _ = hang_up.recv() => {}
-            }
-        };
         let report = tokio::select! {
             report = self.play(&mut network, &dir, &job) => report,
-            () = stop => {
+            stop = asked_to_stop() => {
                 results::clean_up().await;
+                stop?;
                 Err(Failure::new(Code::Interrupted, "interrupted").into())
             }
         };
@@ -185,18 +176,11 @@ impl Demo {
             }
             return Ok(job.clone());
         }
-        let beside = std::env::current_exe().ok().and_then(|program| {
-            Some(program.parent()?.parent()?.join("share/dockercomp").join(EXAMPLE))
-        });
-        [Some(PathBuf::from(EXAMPLE)), beside]
-            .into_iter()
-            .flatten()
-            .find(|path| path.is_file())
-            .ok_or_else(|| {
-                Failure::new(Code::Usage, format!("{EXAMPLE} is not here"))
-                    .fix("run the demo in a checkout of dockercomp, or name a job with --job")
-                    .into()
-            })
+        installed(EXAMPLE).ok_or_else(|| {
+            Failure::new(Code::Usage, format!("{EXAMPLE} is not here"))
+                .fix("run the demo in a checkout of dockercomp, or name a job with --job")
+                .into()
+        })
     }
 
     /// Puts the first file of the result where it outlives the demo.

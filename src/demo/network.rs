@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
+use dockercomp_processes::{Process, StartError};
 use serde::Deserialize;
 
-use super::process::Process;
 use crate::cli::ExecutorChoice;
 use crate::client::Client;
+use crate::failure::{Code, Failure};
 
 /// All processes of the demo.
 pub(super) struct Network {
@@ -96,9 +98,10 @@ impl Network {
         args: impl IntoIterator<Item = &str>,
     ) -> anyhow::Result<T> {
         let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
-        let (process, ready) = Process::start(name, dir, &args).await?;
-        self.processes.push(process);
-        Ok(ready)
+        let program = std::env::current_exe().context("cannot find this program")?;
+        self.processes.push(Process::spawn(&program, name, dir, &args)?);
+        let process = self.processes.last_mut().context("the process that was just started")?;
+        process.ready().await.map_err(start_failed)
     }
 
     /// The coordinator's control door.
@@ -117,7 +120,24 @@ impl Network {
             process.ask_to_stop();
         }
         while let Some(process) = self.processes.pop() {
-            process.stopped().await;
+            let name = process.name().to_owned();
+            if !process.stopped().await {
+                tracing::warn!(process = name, "process did not stop in time and is killed");
+            }
         }
     }
+}
+
+/// With the exit code and the advice that the process itself gave.
+fn start_failed(error: StartError) -> anyhow::Error {
+    let (code, advice) = match &error {
+        StartError::Ended { code: Some(11), fix, .. } => (Code::Docker, fix.clone()),
+        StartError::Ended { code: Some(5), fix, .. } => (Code::Conflict, fix.clone()),
+        StartError::Ended { fix, .. } => (Code::Other, fix.clone()),
+        StartError::TimedOut { .. } => (Code::TimedOut, None),
+        _ => return error.into(),
+    };
+    let mut failure = Failure::new(code, error.to_string());
+    failure.fix = advice;
+    failure.into()
 }

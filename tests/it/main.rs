@@ -17,6 +17,7 @@ mod forge;
 mod fork;
 mod images;
 mod kills;
+mod lab;
 mod lies;
 mod network;
 mod receipts;

@@ -5,6 +5,7 @@
 
 mod explain;
 mod fuzz;
+mod lab;
 mod replay;
 mod run;
 
@@ -12,7 +13,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+pub use lab::{Lab, LabRun};
+
 use crate::file::{Document, FileError};
+use crate::lab::LabError;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -22,7 +26,9 @@ Exit codes:
   3  safety was violated: something happened that must not
   4  liveness was violated: something that must happen did not
   6  a figure is out of its stated tolerance
-  7  two runs that were compared differ";
+  7  two runs that were compared differ
+  8  processes of the lab could not be run
+  130  interrupted";
 
 /// Simulate volunteer networks: the real coordinator core and the real agent, in virtual time.
 #[derive(Debug, Args)]
@@ -48,6 +54,8 @@ enum Command {
     CheckDeterminism(replay::CheckDeterminism),
     /// Show the first event at which two runs part.
     Bisect(replay::Bisect),
+    /// Run a scenario in the model and with real processes, and compare what comes out.
+    Fidelity(lab::Fidelity),
     /// Shrink a world that fails, and write the smallest one to a file.
     Minimise(replay::Minimise),
 }
@@ -67,6 +75,10 @@ pub(crate) enum Exit {
     Safety,
     /// A panic.
     Panicked,
+    /// Processes of the lab could not be run.
+    NoLab,
+    /// Somebody asked for an end.
+    Interrupted,
     /// The command line or a file is wrong.
     Usage,
 }
@@ -81,6 +93,8 @@ impl Exit {
             Self::Liveness => 4,
             Self::Out => 6,
             Self::Differs => 7,
+            Self::NoLab => 8,
+            Self::Interrupted => 130,
         }
     }
 }
@@ -97,6 +111,22 @@ pub(crate) enum Failure {
     /// Its results could not be written.
     #[error("the results cannot be written")]
     Write(#[from] crate::study::WriteError),
+    /// The lab came to nothing.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// What the lab found cannot be kept.
+    #[error("cannot write {}", path.display())]
+    Keep { path: PathBuf, source: std::io::Error },
+}
+
+impl Failure {
+    const fn exit(&self) -> Exit {
+        match self {
+            Self::Lab(LabError::Interrupted) => Exit::Interrupted,
+            Self::Lab(_) => Exit::NoLab,
+            Self::File { .. } | Self::Study(_) | Self::Write(_) | Self::Keep { .. } => Exit::Usage,
+        }
+    }
 }
 
 impl Sim {
@@ -112,14 +142,20 @@ impl Sim {
             Command::Replay(replay) => replay.run(),
             Command::CheckDeterminism(check) => check.run(),
             Command::Bisect(bisect) => bisect.run(),
+            Command::Fidelity(fidelity) => fidelity.run(),
             Command::Minimise(minimise) => minimise.run(),
         };
-        let exit = done.unwrap_or_else(|failure| {
-            eprintln!("error: {}", chain(&failure));
-            Exit::Usage
-        });
-        exit.code()
+        ended(done)
     }
+}
+
+/// The exit code of a command; why it could not be carried out goes to standard error.
+fn ended(done: Result<Exit, Failure>) -> u8 {
+    let exit = done.unwrap_or_else(|failure| {
+        eprintln!("error: {}", chain(&failure));
+        failure.exit()
+    });
+    exit.code()
 }
 
 /// An error and its causes in one line.

@@ -50,7 +50,7 @@ impl Coordinator {
             Answer::Welcome | Answer::Heartbeat { .. } | Answer::RegisterFirst => {}
         }
         let mut is_lost = true;
-        for latency in cx.carry(&mut self.network) {
+        for latency in cx.carry(host, &mut self.network) {
             is_lost = false;
             let answer = Box::new(answer.clone());
             cx.after(latency, Event::ToHost { host, life, question, answer });
@@ -73,7 +73,7 @@ impl Coordinator {
     fn announce(&mut self, cx: &mut Context) {
         cx.note(What::Announced, [0; 3]);
         for host in 0..cx.scenario.hosts() + cx.scenario.reinforcements {
-            for latency in cx.carry(&mut self.network) {
+            for latency in cx.carry(host, &mut self.network) {
                 cx.after(latency, Event::Announced { host });
             }
         }
@@ -108,7 +108,7 @@ impl Coordinator {
         let Some(pulling) = process.pulling.get(&unit) else { return };
         let output = pulling.output;
         let is_here = self.journal.vault.contains(&output)
-            || pulling.holders.iter().any(|&host| serves(host, output));
+            || pulling.holders.iter().any(|&host| serves(host, output) && cx.cut(host).is_none());
         let UnitId { job, index } = unit;
         if is_here {
             cx.note(What::OutputPulled, [job.into(), index, short(output)]);

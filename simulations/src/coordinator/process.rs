@@ -236,6 +236,7 @@ impl Process {
                 Action::JobEnded { job, state: _ } => {
                     let number = cx.jobs.unit(&job, 0).job;
                     cx.note(What::JobEnded, [number.into(), 0, 0]);
+                    cx.job_ended = Some(cx.now);
                 }
             }
         }

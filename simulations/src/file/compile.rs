@@ -11,7 +11,7 @@ use super::section::{AnswerKind, Churn, Hosts, Job, Kind, Volunteers};
 use super::{policy, read, section};
 use crate::behaviour::{Answer, Behaviour, Deceit, Wakes};
 use crate::random::Spread;
-use crate::scenario::{self, Crowd, Engine, JobPlan, Scenario};
+use crate::scenario::{self, Crowd, Cut, Engine, JobPlan, Scenario};
 
 /// The median host of SETI@home in 2016, in MFLOPS: what a speed of 100 percent is.
 pub(super) const REFERENCE_MFLOPS: f64 = 3360.0;
@@ -65,8 +65,15 @@ fn check_engine(written: &Volunteers) -> Result<(), FileError> {
         return refuse("faults");
     }
     for (name, hosts) in &written.hosts {
-        if hosts.churn.is_some() {
-            return refuse(&format!("hosts.{name}.churn"));
+        let foreign = [
+            (hosts.churn.is_some(), "churn"),
+            (!hosts.cuts.is_empty(), "cuts"),
+            (hosts.startup.is_some(), "startup"),
+            (hosts.prepare.is_some(), "prepare"),
+            (hosts.staging.is_some(), "staging"),
+        ];
+        if let Some((_, key)) = foreign.into_iter().find(|(is_there, _)| *is_there) {
+            return refuse(&format!("hosts.{name}.{key}"));
         }
         if hosts.behaviour == Kind::Thief {
             return refuse(&format!("hosts.{name}.behaviour"));
@@ -133,6 +140,17 @@ fn crowd(place: &str, hosts: &Hosts, count: u32) -> Result<Crowd, FileError> {
     if let Some(joins) = &hosts.joins {
         crowd.joins = spread(place, "joins", joins, Dimension::Time)?;
     }
+    if let Some(startup) = &hosts.startup {
+        crowd.startup = spread(place, "startup", startup, Dimension::Time)?;
+    }
+    if let Some(prepare) = &hosts.prepare {
+        crowd.prepare = spread(place, "prepare", prepare, Dimension::Time)?;
+    }
+    if let Some(staging) = &hosts.staging {
+        crowd.staging = spread(place, "staging", staging, Dimension::Time)?;
+    }
+    let cuts = hosts.cuts.iter().map(|cut| Cut { at: cut.at.0, lasts: cut.lasts.0 });
+    crowd.cuts = cuts.collect();
     crowd.churn = hosts.churn.as_ref().map(|churn| self::churn(place, churn)).transpose()?;
     Ok(crowd)
 }
@@ -204,6 +222,7 @@ fn plan(place: &str, job: &Job, population: u32) -> Result<JobPlan, FileError> {
         }
         (None, None) => {}
     }
+    plan.run_per = job.run_per.unwrap_or(plan.run_per);
     if let Some(fetch) = &job.fetch {
         plan.fetch = spread(place, "fetch", fetch, Dimension::Time)?;
     }

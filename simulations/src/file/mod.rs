@@ -21,14 +21,14 @@
 
 pub(crate) mod compile;
 mod error;
-mod merge;
+pub(crate) mod merge;
 mod policy;
 pub(crate) mod quantity;
-mod section;
+pub(crate) mod section;
 pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
-mod write;
+pub(crate) mod write;
 
 use std::path::{Path, PathBuf};
 

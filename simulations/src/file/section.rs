@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::quantity::{Time, Written};
 use crate::defect::Defect;
-use crate::scenario::{DepartedOutputs, Engine};
+use crate::scenario::{DepartedOutputs, Engine, RunPer};
 
 /// What belongs to `kind = "volunteers"`.
 #[derive(Clone, Debug, Deserialize)]
@@ -48,7 +48,24 @@ pub(crate) struct Hosts {
     pub(crate) operators: Option<u32>,
     pub(crate) clock_ahead: Option<Written>,
     pub(crate) joins: Option<Written>,
+    /// From being switched on to the first question.
+    pub(crate) startup: Option<Written>,
+    /// Making a job's program ready, once after each start.
+    pub(crate) prepare: Option<Written>,
+    /// What each run takes besides the program.
+    pub(crate) staging: Option<Written>,
     pub(crate) churn: Option<Churn>,
+    /// When all of them are cut off.
+    #[serde(default)]
+    pub(crate) cuts: Vec<Cut>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Cut {
+    pub(crate) at: Time,
+    #[serde(rename = "for")]
+    pub(crate) lasts: Time,
 }
 
 /// What hosts do with work.
@@ -103,6 +120,7 @@ pub(crate) struct Job {
     pub(crate) run: Option<Written>,
     /// Or the work that it is.
     pub(crate) work: Option<Written>,
+    pub(crate) run_per: Option<RunPer>,
     pub(crate) fetch: Option<Written>,
     pub(crate) submit: Option<Time>,
     pub(crate) cancel: Option<Time>,

@@ -12,7 +12,7 @@ use super::policy;
 use super::quantity::Dimension;
 use crate::behaviour::{Answer, Behaviour, Wakes};
 use crate::random::{Distribution, Spread};
-use crate::scenario::{Churn, CoordinatorPlan, Crowd, DepartedOutputs, JobPlan, Scenario};
+use crate::scenario::{Churn, CoordinatorPlan, Crowd, DepartedOutputs, JobPlan, RunPer, Scenario};
 
 /// The scenario as the table of a file that can be read again.
 ///
@@ -66,9 +66,19 @@ fn crowd(crowd: &Crowd) -> Value {
     put(&mut table, "operators", i64::from(crowd.operators));
     put(&mut table, "clock_ahead", spread(&crowd.clock_ahead, Dimension::Time));
     put(&mut table, "joins", spread(&crowd.joins, Dimension::Time));
+    put(&mut table, "startup", spread(&crowd.startup, Dimension::Time));
+    put(&mut table, "prepare", spread(&crowd.prepare, Dimension::Time));
+    put(&mut table, "staging", spread(&crowd.staging, Dimension::Time));
     if let Some(churn) = &crowd.churn {
         put(&mut table, "churn", self::churn(churn));
     }
+    let cuts = crowd.cuts.iter().map(|cut| {
+        let mut table = Table::new();
+        put(&mut table, "at", time(cut.at));
+        put(&mut table, "for", time(cut.lasts));
+        Value::Table(table)
+    });
+    put(&mut table, "cuts", Value::Array(cuts.collect()));
     Value::Table(table)
 }
 
@@ -102,6 +112,11 @@ fn job(plan: &JobPlan) -> Value {
     let mut table = Table::new();
     put(&mut table, "units", i64::try_from(plan.units).unwrap_or(i64::MAX));
     put(&mut table, "run", spread(&plan.run, Dimension::Time));
+    let run_per = match plan.run_per {
+        RunPer::Replica => "replica",
+        RunPer::Unit => "unit",
+    };
+    put(&mut table, "run_per", run_per);
     put(&mut table, "fetch", spread(&plan.fetch, Dimension::Time));
     put(&mut table, "submit", time(plan.submit));
     if let Some(cancel) = plan.cancel {
@@ -112,7 +127,7 @@ fn job(plan: &JobPlan) -> Value {
     Value::Table(table)
 }
 
-fn validation(rules: &Validation) -> Value {
+pub(crate) fn validation(rules: &Validation) -> Value {
     let mut table = Table::new();
     policy::write(rules, &mut table);
     put(&mut table, "min_quorum", i64::from(rules.min_quorum));

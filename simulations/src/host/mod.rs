@@ -10,7 +10,7 @@
 
 mod office;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dockercomp_agent::{Action, Agent, Config, Event as Fact, Lease as Held, Restored};
@@ -24,9 +24,10 @@ use crate::desk::{Desk, ResultRow};
 use crate::jobs::CORE_MEMORY_BYTES;
 use crate::moment::Moment;
 use crate::random::{Entity, Purpose, Random, Spread};
-use crate::scenario::{Churn, Crowd, DepartedOutputs};
+use crate::scenario::{Crowd, DepartedOutputs, RunPer};
 use crate::session::{Question, Session};
 use crate::trace::What;
+use crate::weather::{self, Nature, Spells};
 
 /// The longest that stopping a program takes.
 const STOP_MAX: Duration = Duration::from_secs(2);
@@ -45,15 +46,20 @@ pub(crate) struct Host {
     config: Config,
     /// How far its clock is ahead.
     clock_ahead: Duration,
-    churn: Option<Churn>,
+    startup: Spread,
+    prepare: Spread,
+    staging: Spread,
+    spells: Option<Spells>,
     desk: Desk,
+    /// Whether the machine runs; the process comes when it has started.
+    is_on: bool,
     process: Option<Process>,
     life: u32,
     has_departed: bool,
     pub(crate) has_joined: bool,
     network: Random,
     work: Random,
-    fate: Random,
+    machine: Random,
     pub(crate) n_crashes: u64,
 }
 
@@ -65,6 +71,8 @@ struct Process {
     /// The task of each replica that something is done for.
     busy: BTreeMap<ReplicaId, Task>,
     next_task: u64,
+    /// Jobs whose programs are ready, or will be when what is being fetched is.
+    prepared: BTreeSet<u32>,
     /// When the queue will call.
     timer: Option<Moment>,
 }
@@ -80,33 +88,36 @@ impl Host {
     /// A host of a crowd, and when it joins.
     pub(crate) fn new(seed: u64, number: u32, crowd: &Crowd) -> (Self, Duration) {
         let stream = |purpose| Random::keyed(seed, Entity::Host(number), purpose);
-        let mut nature = stream(Purpose::Nature);
-        let cores = crowd.cores.draw(&mut nature).clamp(1, 1024);
+        let nature = Nature::of(seed, number, crowd);
         let offer = Capacity {
-            cpu_millis: u32::try_from(cores * 1000).expect("at most 1024 cores"),
-            memory_bytes: cores * CORE_MEMORY_BYTES,
+            cpu_millis: u32::try_from(nature.cores * 1000).expect("at most 1024 cores"),
+            memory_bytes: nature.cores * CORE_MEMORY_BYTES,
             disk_bytes: 1 << 40,
         };
         let host = Self {
             number,
             behaviour: crowd.behaviour,
-            speed: u32::try_from(crowd.speed.draw(&mut nature).max(1)).unwrap_or(u32::MAX),
+            speed: nature.speed,
             executors: crowd.executors.clone(),
             operator: crowd.operator_of(number),
-            config: Config::new(offer, nature.number()),
-            clock_ahead: nature.duration(&crowd.clock_ahead),
-            churn: crowd.churn.clone(),
+            config: Config::new(offer, nature.agent),
+            clock_ahead: nature.clock_ahead,
+            startup: crowd.startup.clone(),
+            prepare: crowd.prepare.clone(),
+            staging: crowd.staging.clone(),
+            spells: Spells::of(seed, number, crowd),
             desk: Desk::default(),
+            is_on: false,
             process: None,
             life: 0,
             has_departed: false,
             has_joined: false,
             network: stream(Purpose::Network),
             work: stream(Purpose::Work),
-            fate: stream(Purpose::Churn),
+            machine: stream(Purpose::Machine),
             n_crashes: 0,
         };
-        (host, nature.duration(&crowd.joins))
+        (host, nature.joins)
     }
 
     /// Replicas that it still knows of, while it is there.
@@ -138,8 +149,27 @@ impl Host {
 
 /// Starting, crashing, returning.
 impl Host {
-    pub(crate) fn start(&mut self, cx: &mut Context) {
+    /// The machine is switched on.
+    pub(crate) fn switch_on(&mut self, cx: &mut Context) {
         self.has_joined = true;
+        self.is_on = true;
+        let (host, life) = (self.number, self.life);
+        if let Some(spells) = &mut self.spells {
+            cx.after(spells.up(), Event::HostCrashes { host, life });
+        }
+        let startup = self.machine.duration(&self.startup);
+        if startup == Duration::ZERO {
+            self.start(cx, life);
+        } else {
+            cx.after(startup, Event::HostStarted { host, life });
+        }
+    }
+
+    /// The machine has started, and the node with it.
+    pub(crate) fn start(&mut self, cx: &mut Context, life: u32) {
+        if life != self.life {
+            return;
+        }
         let leases = self.desk.leases.iter().map(|(&replica, row)| Held {
             replica,
             need: cx.jobs.job(row.unit.job).need(),
@@ -155,29 +185,27 @@ impl Host {
             session: Session::new(cx.now),
             busy: BTreeMap::new(),
             next_task: 0,
+            prepared: BTreeSet::new(),
             timer: None,
         });
-        if let Some(churn) = &self.churn {
-            let up = self.fate.duration(&churn.up);
-            cx.after(up, Event::HostCrashes { host: self.number, life: self.life });
-        }
         self.tell(cx, Fact::Wake);
         self.go_on(cx);
     }
 
     pub(crate) fn on_crash(&mut self, cx: &mut Context, life: u32) {
-        let Some(churn) = &self.churn else { return };
-        if life != self.life || self.process.is_none() || !cx.faults {
+        let Some(spells) = &mut self.spells else { return };
+        if life != self.life || !self.is_on || !cx.faults {
             return;
         }
         self.process = None;
+        self.is_on = false;
         self.life += 1;
         self.n_crashes += 1;
-        let (down, departs) = (self.fate.duration(&churn.down), self.fate.chance(churn.departs));
-        let what = if departs { What::HostDeparts } else { What::HostCrashes };
+        let down = spells.down();
+        let what = if down.is_none() { What::HostDeparts } else { What::HostCrashes };
         cx.note(what, [self.number.into(), self.life.into(), 0]);
-        self.has_departed = departs;
-        if !departs {
+        self.has_departed = down.is_none();
+        if let Some(down) = down {
             cx.after(down, Event::HostReturns { host: self.number });
         }
     }
@@ -221,7 +249,11 @@ impl Host {
         let Some(row) = self.desk.leases.get(&replica) else {
             return Some(Fact::Aborted { replica });
         };
-        let time = self.work.duration(&cx.jobs.job(row.unit.job).plan.fetch);
+        let job = row.unit.job;
+        let mut time = self.work.duration(&cx.jobs.job(job).plan.fetch);
+        if self.process.as_mut().is_some_and(|process| process.prepared.insert(job)) {
+            time += self.machine.duration(&self.prepare);
+        }
         self.occupy(cx, replica, time, TaskEnd::Fetched);
         None
     }
@@ -232,12 +264,16 @@ impl Host {
         };
         cx.note(What::Started, [self.number.into(), replica.0, row.unit.index]);
         let job = cx.jobs.job(row.unit.job);
-        let full = self.work.duration(&job.plan.run);
+        let full = match job.plan.run_per {
+            RunPer::Replica => self.work.duration(&job.plan.run),
+            RunPer::Unit => weather::run_time(cx.seed, row.unit, &job.plan.run),
+        };
         let limit = job.spec.limits.wall_time();
         let sight = cx.books.sight(self.number, row.unit);
         let time = if self.behaviour.works(&sight) { full * 100 / self.speed } else { NOTHING };
         let end = if time > limit { TaskEnd::RanOut } else { TaskEnd::Ran };
-        self.occupy(cx, replica, time.min(limit), end);
+        let staging = self.machine.duration(&self.staging);
+        self.occupy(cx, replica, time.min(limit) + staging, end);
         None
     }
 

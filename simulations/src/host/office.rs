@@ -85,7 +85,7 @@ impl Host {
     }
 
     fn post(&mut self, cx: &mut Context, calling: Calling, request: Request) {
-        for latency in cx.carry(&mut self.network) {
+        for latency in cx.carry(self.number, &mut self.network) {
             let (calling, request) = (calling.clone(), Box::new(request.clone()));
             cx.after(latency, Event::ToCoordinator { calling, request });
         }

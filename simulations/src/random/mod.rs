@@ -27,6 +27,8 @@ pub(crate) enum Entity {
     Coordinator,
     /// A host.
     Host(u32),
+    /// A work unit.
+    Unit { job: u32, index: u64 },
 }
 
 /// What a stream is for.
@@ -46,6 +48,8 @@ pub(crate) enum Purpose {
     Detection,
     /// By which rules results count, and who belongs together.
     Rules,
+    /// How long a machine takes for what is not work: starting, making programs ready.
+    Machine,
 }
 
 /// A number from 0 to 1 that belongs to one host and one thing it decides: the same in every
@@ -68,15 +72,19 @@ pub(crate) struct Random(ChaCha8Rng);
 
 impl Random {
     pub(crate) fn keyed(seed: u64, entity: Entity, purpose: Purpose) -> Self {
-        let (kind, number) = match entity {
-            Entity::Author => (0u8, 0),
-            Entity::Coordinator => (1, 0),
-            Entity::Host(number) => (2, number),
+        let (kind, number, index) = match entity {
+            Entity::Author => (0u8, 0, None),
+            Entity::Coordinator => (1, 0, None),
+            Entity::Host(number) => (2, number, None),
+            Entity::Unit { job, index } => (3, job, Some(index)),
         };
         let mut key = blake3::Hasher::new_derive_key("dockercomp simulations random 1");
         key.update(&seed.to_le_bytes());
         key.update(&[kind, purpose as u8]);
         key.update(&number.to_le_bytes());
+        if let Some(index) = index {
+            key.update(&index.to_le_bytes());
+        }
         Self(ChaCha8Rng::from_seed(*key.finalize().as_bytes()))
     }
 

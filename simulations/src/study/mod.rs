@@ -19,8 +19,8 @@ mod output;
 mod plot;
 mod report;
 mod runner;
-mod statistics;
-mod table;
+pub(crate) mod statistics;
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 

@@ -62,13 +62,13 @@ fn pool(measures: &[Measure]) -> Option<(u64, u64)> {
 }
 
 /// The quantile of Student's law that both tails leave out together.
-fn student(freedom: usize) -> f64 {
+pub(crate) fn student(freedom: usize) -> f64 {
     let law = StudentsT::new(0.0, 1.0, freedom as f64).expect("one degree of freedom or more");
     law.inverse_cdf(f64::midpoint(1.0, CONFIDENCE))
 }
 
 /// Wilson's interval of a share (1927).
-fn wilson(hits: u64, of: u64) -> (f64, f64) {
+pub(crate) fn wilson(hits: u64, of: u64) -> (f64, f64) {
     let z = Normal::standard().inverse_cdf(f64::midpoint(1.0, CONFIDENCE));
     let (n, share) = (of as f64, hits as f64 / of as f64);
     let scale = 1.0 + z * z / n;

@@ -75,7 +75,8 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
-fn align(rows: &[Vec<String>]) -> String {
+/// Columns as wide as their widest value.
+pub(crate) fn align(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|text| text.chars().count()).max()

@@ -48,10 +48,12 @@ mod rate;
 pub mod scheduler;
 mod server;
 mod session;
+mod slots;
+mod swarms;
 mod traffic;
 
 pub use client::Exchange;
-pub use dial::{Dial, DialError, Discover};
+pub use dial::{Dial, DialError, Discover, Protocol};
 pub use error::{FetchError, LinkError, ServeError};
 pub use network::provider_key;
 pub use options::{FetchOptions, Fetched, Options, Progress};

@@ -56,6 +56,12 @@ impl Traffic {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Bytes that a peer has sent.
+    pub(crate) fn down_bytes(&self, peer: &NodeId) -> u64 {
+        let all = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        all.peers.get(peer).map_or(0, |counters| counters.down_bytes)
+    }
+
     pub(crate) fn on_down(&self, peer: NodeId, bytes: u64) {
         self.with(peer, |counters| counters.down_bytes += bytes);
     }

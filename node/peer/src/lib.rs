@@ -34,7 +34,7 @@ use dockercomp_network::{Handle as Network, Role, StreamProtocol};
 use dockercomp_protocol::log::HeadNotice;
 use dockercomp_protocol::manifest::{ChunkPage, Chunks, PageLink};
 use dockercomp_protocol::statement::Announcement;
-use dockercomp_protocol::wire::chunk;
+use dockercomp_protocol::wire::{chunk, swarm};
 use dockercomp_protocol::{Cid, NodeId, content};
 use dockercomp_store::{
     AddError, AddOptions, Added, Kind, Lease, OpenError, Store, StoreError, Want,
@@ -425,7 +425,8 @@ impl Peer {
         }
     }
 
-    /// Serves blocks over streams and, unless `sealed`, at a door for near peers.
+    /// Serves blocks over streams and, unless `sealed`, at a door for near peers; and says who
+    /// has what.
     async fn serve(
         &self,
         sealed: bool,
@@ -438,6 +439,9 @@ impl Peer {
             server = server.with_door(door);
             tasks.push(tokio::spawn(server.clone().run_door(shutdown.clone())));
         }
+        let (telling, exchange) = (server.clone(), self.inner.exchange.clone());
+        let askers = self.inner.network.accept(StreamProtocol::new(swarm::PROTOCOL))?;
+        tasks.push(tokio::spawn(telling.run_swarms(exchange, askers, shutdown.clone())));
         tasks.push(tokio::spawn(server.run(incoming, shutdown)));
         Ok(tasks)
     }

@@ -53,8 +53,8 @@ pub trait Dial: Clone + Send + Sync + 'static {
         ready(())
     }
 
-    /// The IP address of a connected peer on a near network, where public blocks may come over
-    /// plain TCP. By default no network is near.
+    /// The IP address of a peer on a near network, where public blocks may come over plain TCP,
+    /// connecting to it where needed. By default no network is near.
     fn near(&self, _peer: NodeId) -> impl Future<Output = Option<IpAddr>> + Send {
         ready(None)
     }

@@ -47,6 +47,7 @@ impl Dial for Handle {
     }
 
     async fn near(&self, peer: NodeId) -> Option<IpAddr> {
+        self.connect(peer).await.ok()?;
         self.remote_ip(peer).await.ok().flatten().filter(is_near)
     }
 }

@@ -326,25 +326,27 @@ impl Server {
         let after = self.patience.stall + time_of(ready.payload.len(), self.patience.rate_min);
         let mut waited = Duration::ZERO;
         let mut rest = &ready.payload[..];
+        // Bytes that the line has room for now: a stream may take them in parts.
+        let mut paid = 0;
         while !rest.is_empty() {
             if waited > after {
                 let bytes = ready.payload.len() - rest.len();
                 return Err(ServeError::Slow { bytes, after });
             }
-            let piece = if self.limits.limits_up() {
-                let piece = &rest[..rest.len().min(PIECE_BYTES)];
-                self.limits.up(peer, piece.len()).await;
-                piece
-            } else {
-                rest
-            };
+            if !self.limits.limits_up() {
+                paid = rest.len();
+            } else if paid == 0 {
+                paid = rest.len().min(PIECE_BYTES);
+                self.limits.up(peer, paid).await;
+            }
             // Not the time for which we wait by ourselves.
             let began = Instant::now();
-            let n = self.unless_stalled(write.write(piece)).await?;
+            let n = self.unless_stalled(write.write(&rest[..paid])).await?;
             waited += began.elapsed();
             if n == 0 {
                 return Err(io::Error::from(io::ErrorKind::WriteZero).into());
             }
+            paid -= n;
             rest = &rest[n..];
         }
         if !ready.payload.is_empty() {

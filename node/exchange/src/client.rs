@@ -63,12 +63,13 @@ impl<D: Dial> Exchange<D> {
     pub fn new(store: Store, dial: D, options: Options) -> Self {
         let options = Arc::new(options);
         let limits = Arc::new(Limits::new(options.rates));
+        let traffic = Traffic::within(options.volume.clone());
         let shared = Shared {
             store,
             links: Links::new(dial, Arc::clone(&options), Arc::clone(&limits)),
             limits,
             options,
-            traffic: Traffic::default(),
+            traffic,
             swarms: Arc::default(),
             sessions: Mutex::default(),
         };

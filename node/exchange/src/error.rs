@@ -54,6 +54,19 @@ pub enum FetchError {
         /// What the store said.
         source: Arc<PutError>,
     },
+    /// As much has passed in this month as the owner of this node allows.
+    #[error(
+        "dataset {root} is not fetched: the volume of {limit_bytes} bytes for {month} (UTC) is \
+         used up"
+    )]
+    Volume {
+        /// The dataset.
+        root: Cid,
+        /// The month, as in `2026-11`.
+        month: String,
+        /// Bytes that may pass in it.
+        limit_bytes: u64,
+    },
     /// Too many callers began to fetch the dataset at the same moment.
     #[error("too many fetches of dataset {root} are waiting to begin")]
     Busy {

@@ -51,6 +51,7 @@ mod session;
 mod slots;
 mod swarms;
 mod traffic;
+mod volume;
 
 pub use client::Exchange;
 pub use dial::{Dial, DialError, Discover, Protocol};
@@ -61,6 +62,7 @@ pub use plain::Door;
 pub use rate::Rates;
 pub use server::{Authorise, Patience, Server};
 pub use traffic::{PeerTraffic, Snapshot, Traffic};
+pub use volume::{Used, Volume};
 
 /// Requests that are open on one stream at once. A client keeps to it, and a server answers
 /// more with `Busy`.

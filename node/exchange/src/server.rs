@@ -395,6 +395,9 @@ impl Server {
                     let permit = permits.as_mut().and_then(|permits| permits.split(1));
                     Either::Left(Ready { answer, payload, _permit: permit, _slot: None })
                 }
+                Some(Look::Here) if self.traffic.used_up().is_some() => {
+                    Either::Left(Answer::Miss { id, reason: Miss::Denied }.into())
+                }
                 Some(Look::Here) => match self.slot(client.peer) {
                     Some(slot) => Either::Right((request, Some(slot))),
                     None => Either::Left(Answer::Miss { id, reason: Miss::Busy }.into()),

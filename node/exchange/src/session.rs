@@ -164,6 +164,7 @@ impl<D: Dial> Session<D> {
     /// Runs until nobody wants anything any more.
     pub(crate) async fn run(mut self) {
         loop {
+            self.stop_if_used_up();
             self.send_requests();
             self.help_if_stuck();
             if self.waiters.is_empty() && self.shared.close(&self.root, &self.inbox) {
@@ -181,6 +182,16 @@ impl<D: Dial> Session<D> {
 
     fn now(&self) -> Timestamp {
         Timestamp(millis(self.began.elapsed()))
+    }
+
+    /// Tells all callers, when nothing more may pass in this month.
+    fn stop_if_used_up(&mut self) {
+        if self.scheduler.n_blocks() > 0
+            && let Some(volume) = self.shared.traffic.used_up()
+        {
+            let (month, limit_bytes) = (volume.used().month, volume.limit_bytes());
+            self.fail_all(&FetchError::Volume { root: self.root, month, limit_bytes });
+        }
     }
 
     fn send_requests(&mut self) {

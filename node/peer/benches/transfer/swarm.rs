@@ -107,7 +107,7 @@ const HAVE_IT: &str = "have it";
 const INTO: &str = "into";
 
 fn sharing() -> Sharing {
-    Sharing { rates: Rates { up: Some(RATE), ..Rates::default() }, sealed: false }
+    Sharing { rates: Rates { up: Some(RATE), ..Rates::default() }, ..Sharing::default() }
 }
 
 /// The seeder: adds the data, says where it is, and serves until it is ended.

@@ -2,7 +2,7 @@
 # Compares how fast data travels between two processes with other tools; needs root, for two
 # network namespaces with a cable between them and no other way out.
 #
-#   scripts/bench-transfer.sh [LOAD ...]       1MiB, 256MiB, 4GiB, 50000-files; all by default
+#   scripts/bench-transfer.sh [LOAD ...]       1MiB, 256MiB, 4GiB, 50000-files, swarm; all by default
 #
 # BENCH_DIR: where the data lies meanwhile, up to 16 GiB of it; default is the target directory.
 # BENCH_QUIET: a command before the measurement, for machines where others work too.

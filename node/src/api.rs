@@ -190,6 +190,7 @@ async fn explain(State(state): State<ApiState>) -> Json<NodeExplained> {
         is_stopping: state.stopping.is_cancelled(),
         offer: state.offer,
         used_bytes: peer.used_bytes,
+        volume: peer.volume.as_ref(),
     };
     let here = explain::reasons(&own, &said);
     Json(NodeExplained {

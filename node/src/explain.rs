@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dockercomp_peer::api::{NodeReasons, ReasonInfo};
+use dockercomp_peer::api::{NodeReasons, ReasonInfo, VolumeStatus};
 use dockercomp_protocol::wire::work::{Capacity, Request, Response};
 
 use crate::session::{Handle as Session, NoAnswer};
@@ -25,6 +25,8 @@ pub(crate) struct Own<'a> {
     pub(crate) offer: Capacity,
     /// Bytes of data held.
     pub(crate) used_bytes: u64,
+    /// What passed in this month, if that is limited.
+    pub(crate) volume: Option<&'a VolumeStatus>,
 }
 
 /// What the coordinator said.
@@ -97,6 +99,17 @@ pub(crate) fn reasons(own: &Own<'_>, said: &Said) -> Vec<ReasonInfo> {
     if disk_bytes > 0 && own.used_bytes >= disk_bytes {
         add("disk_full", "the data that the node holds takes all the disk it offers".to_owned());
     }
+    if let Some(volume) = own.volume.filter(|volume| volume.is_used_up()) {
+        let VolumeStatus { month, limit_bytes, .. } = volume;
+        add(
+            "volume_used_up",
+            format!(
+                "the {limit_bytes} bytes of data that may pass in {month} (UTC) have passed: \
+                 no data is fetched or served until the month ends, unless --monthly-volume \
+                 allows more"
+            ),
+        );
+    }
     reasons
 }
 
@@ -111,6 +124,7 @@ mod tests {
         is_stopping: false,
         offer: Capacity { cpu_millis: 1, memory_bytes: 1, disk_bytes: 2 },
         used_bytes: 1,
+        volume: None,
     };
 
     fn names(own: &Own<'_>, said: &Said) -> Vec<String> {
@@ -138,13 +152,15 @@ mod tests {
 
     #[test]
     fn every_local_reason_is_named() {
+        let volume = VolumeStatus { month: "2026-11".into(), used_bytes: 7, limit_bytes: 7 };
         let own = Own {
+            volume: Some(&volume),
             trouble: Some("the store is full"),
             is_stopping: true,
             offer: Capacity { cpu_millis: 0, memory_bytes: 0, disk_bytes: 1 },
             ..FINE
         };
-        let expected = ["stopping", "trouble", "no_cpu", "no_memory", "disk_full"];
+        let expected = ["stopping", "trouble", "no_cpu", "no_memory", "disk_full", "volume_used_up"];
         assert_eq!(names(&own, &reasons_of_coordinator()), expected);
     }
 }

@@ -38,6 +38,10 @@ pub(crate) struct Office {
 impl Office {
     /// Asks for leases, checks them, and remembers them.
     pub(crate) async fn ask_for_work(&self, mut free: Capacity, leases_max: u32) {
+        // Inputs could not be fetched.
+        if self.bench.peer.volume_is_used_up() {
+            return self.tell(Message::Event(Event::AskFailed)).await;
+        }
         let store = self.bench.peer.store().clone();
         let used = tokio::task::spawn_blocking(move || store.used_bytes()).await;
         free.disk_bytes = free.disk_bytes.saturating_sub(used.unwrap_or_default());

@@ -77,6 +77,13 @@ pub const RESULT_BYTES_MAX: usize = 1 << 10;
 /// Longest result together with what proves it, in bytes: the statement, ten hashes and a
 /// signed root.
 pub const SEALED_RESULT_BYTES_MAX: usize = 2 << 10;
+/// Blocks about which a node is asked at once whether it holds them: a list of 32 KiB, answered
+/// with 128 bytes.
+pub const SWARM_LIST_MAX: usize = 1024;
+/// Members of a swarm that are told in one message.
+pub const SWARM_MEMBERS_MAX: usize = 16;
+/// Longest message in a swarm, in bytes: a full list, or all members with the longest addresses.
+pub const SWARM_MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Replicas named in one heartbeat.
 pub const HEARTBEAT_REPLICAS_MAX: usize = 4096;
 /// Dataset roots a node names as cached.
@@ -85,6 +92,8 @@ pub const CACHED_ROOTS_MAX: usize = 1024;
 pub const HINT_PEERS_MAX: usize = 8;
 /// Addresses hinted for one provider.
 pub const HINT_ADDRESSES_MAX: usize = 8;
+/// Longest address of a provider, in bytes.
+pub const HINT_ADDRESS_BYTES_MAX: usize = 256;
 /// Running jobs of which a node is told why it gets nothing of them: more than anybody reads.
 pub const EXPLAINED_JOBS_MAX: usize = 32;
 /// Reasons that are told at once: there are no more kinds.

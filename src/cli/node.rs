@@ -73,6 +73,11 @@ pub(crate) struct StartNode {
     #[arg(long, value_name = "RATE")]
     download: Option<ByteSize>,
 
+    /// Data that may pass in a month of the calendar (UTC), in both directions together, for
+    /// example "50 GiB"; when it has, no data is fetched or served until the next month.
+    #[arg(long, value_name = "SIZE")]
+    monthly_volume: Option<ByteSize>,
+
     /// Encrypt data also between machines of one private network, which is slower.
     #[arg(long)]
     sealed: bool,
@@ -180,7 +185,8 @@ impl StartNode {
         let up = limit("--upload", self.upload)?;
         let down = limit("--download", self.download)?;
         let rates = Rates { up, up_per_peer: None, down };
-        Ok(Sharing { rates, sealed: self.sealed })
+        let monthly_bytes = self.monthly_volume.map(|size| size.as_u64());
+        Ok(Sharing { rates, sealed: self.sealed, monthly_bytes })
     }
 
     fn offer(&self) -> anyhow::Result<Capacity> {
@@ -240,6 +246,15 @@ fn human(status: &NodeStatus) -> String {
         tasks.kept,
         output::size(status.peer.used_bytes),
     );
+    if let Some(volume) = &status.peer.volume {
+        let (used, limit) = (output::size(volume.used_bytes), output::size(volume.limit_bytes));
+        text += &format!("volume     {used} of {limit} passed in {} (UTC)", volume.month);
+        text += if volume.is_used_up() {
+            ": used up, no data is fetched or served until the month ends\n"
+        } else {
+            "\n"
+        };
+    }
     if let Some(operator) = &status.operator {
         text += &format!("operator   {operator}\n");
     }

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use dockercomp_exchange::{Dial, DialError, Exchange, FetchOptions, Options, provider_key};
+use dockercomp_exchange::{Dial, DialError, Exchange, FetchOptions, Options, Protocol, provider_key};
 use dockercomp_network::{Handle, Keypair, Role, Service, StreamProtocol};
 use dockercomp_protocol::wire::chunk;
 use dockercomp_protocol::{Cid, NodeId, content};
@@ -25,8 +25,11 @@ struct Plain(SocketAddr);
 impl Dial for Plain {
     type Stream = TcpStream;
 
-    async fn open(&self, peer: NodeId) -> Result<TcpStream, DialError> {
-        let opened = TcpStream::connect(self.0).await;
+    async fn open(&self, peer: NodeId, protocol: Protocol) -> Result<TcpStream, DialError> {
+        let opened = match protocol {
+            Protocol::Chunk => TcpStream::connect(self.0).await,
+            Protocol::Swarm => Err(std::io::ErrorKind::Unsupported.into()),
+        };
         opened.map_err(|source| DialError { peer, source: source.into() })
     }
 }

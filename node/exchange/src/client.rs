@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use dockercomp_network::Multiaddr;
+use dockercomp_protocol::content::{DAG_CBOR, Digest};
 use dockercomp_protocol::wire::chunk::Held;
 use dockercomp_protocol::{Cid, NodeId, content};
 use dockercomp_store::{Store, Want};
@@ -19,6 +21,7 @@ use crate::link::Links;
 use crate::options::{FetchOptions, Fetched, Options};
 use crate::rate::Limits;
 use crate::server::{Authorise, Server};
+use crate::swarms::Swarms;
 use crate::session::{Join, Message, Session};
 use crate::traffic::Traffic;
 
@@ -37,6 +40,7 @@ pub(crate) struct Shared<D: Dial> {
     limits: Arc<Limits>,
     pub(crate) options: Arc<Options>,
     pub(crate) traffic: Traffic,
+    pub(crate) swarms: Arc<Swarms>,
     /// The sessions that run. A session takes itself out, under the lock, when nobody needs it.
     sessions: Mutex<HashMap<Cid, mpsc::Sender<Message>>>,
 }
@@ -59,12 +63,14 @@ impl<D: Dial> Exchange<D> {
     pub fn new(store: Store, dial: D, options: Options) -> Self {
         let options = Arc::new(options);
         let limits = Arc::new(Limits::new(options.rates));
+        let traffic = Traffic::within(options.volume.clone());
         let shared = Shared {
             store,
             links: Links::new(dial, Arc::clone(&options), Arc::clone(&limits)),
             limits,
             options,
-            traffic: Traffic::default(),
+            traffic,
+            swarms: Arc::default(),
             sessions: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -80,7 +86,9 @@ impl<D: Dial> Exchange<D> {
     #[must_use]
     pub fn server(&self, authorise: impl Authorise) -> Server {
         let (store, traffic) = (self.shared.store.clone(), self.shared.traffic.clone());
-        Server::new(store, traffic, authorise).with_limits(Arc::clone(&self.shared.limits))
+        Server::new(store, traffic, authorise)
+            .with_limits(Arc::clone(&self.shared.limits))
+            .with_swarms(Arc::clone(&self.shared.swarms))
     }
 
     /// Brings what is wanted of a dataset into the store, and returns when it is complete.
@@ -113,6 +121,17 @@ impl<D: Dial> Exchange<D> {
     /// Tells a running fetch of more peers that may have the dataset. `false` if none runs.
     pub fn add_providers(&self, root: Cid, peers: impl Into<Vec<NodeId>>) -> bool {
         self.shared.tell(root, Message::Providers(peers.into()))
+    }
+
+    /// Where a peer is said to be.
+    pub(crate) async fn addresses(&self, peer: NodeId) -> Vec<Multiaddr> {
+        self.shared.links.dial().addresses(peer).await
+    }
+
+    /// A peer wants this dataset too: it may soon have what we lack.
+    pub(crate) fn on_member(&self, root: &Digest, peer: NodeId) {
+        let root = content::from_digest(DAG_CBOR, *root);
+        self.shared.tell(root, Message::Member(peer));
     }
 
     /// Asks a peer how much of a dataset it holds. It may say less than is true to strangers.

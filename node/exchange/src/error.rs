@@ -4,12 +4,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dockercomp_network::framed;
+use dockercomp_protocol::codec::DecodeError;
 use dockercomp_protocol::content::CidError;
 use dockercomp_protocol::wire::chunk::FrameError;
 use dockercomp_protocol::{Cid, NodeId};
 use dockercomp_store::{PutError, StoreError};
 
 use crate::dial::DialError;
+use crate::scheduler::BROKEN_MAX;
 
 /// Why a dataset, or what was wanted of it, is not here.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -51,6 +54,19 @@ pub enum FetchError {
         /// What the store said.
         source: Arc<PutError>,
     },
+    /// As much has passed in this month as the owner of this node allows.
+    #[error(
+        "dataset {root} is not fetched: the volume of {limit_bytes} bytes for {month} (UTC) is \
+         used up"
+    )]
+    Volume {
+        /// The dataset.
+        root: Cid,
+        /// The month, as in `2026-11`.
+        month: String,
+        /// Bytes that may pass in it.
+        limit_bytes: u64,
+    },
     /// Too many callers began to fetch the dataset at the same moment.
     #[error("too many fetches of dataset {root} are waiting to begin")]
     Busy {
@@ -90,6 +106,18 @@ pub enum LinkError {
     /// The peer sent what is not a frame.
     #[error("the peer broke the protocol")]
     Frame(#[from] FrameError),
+    /// The peer sent what is not a message about who has what.
+    #[error("the peer sent no message")]
+    Message(#[from] DecodeError),
+    /// A message about who has what is too long, or was cut off.
+    #[error(transparent)]
+    Framing(#[from] framed::FrameError),
+    /// The peer said what it holds of blocks that it was not asked about.
+    #[error("the peer sent a map of no list of ours")]
+    Map,
+    /// The peer did not give blocks that it said it holds.
+    #[error("the peer lacks more than {BROKEN_MAX} blocks that it said it holds")]
+    Broken,
     /// The peer answered what was never asked, or twice.
     #[error("answer {id} was not asked for")]
     Unasked {
@@ -109,12 +137,18 @@ impl LinkError {
     #[must_use]
     pub const fn is_misbehaviour(&self) -> bool {
         match self {
-            Self::Frame(_) | Self::Unasked { .. } => true,
+            Self::Frame(_)
+            | Self::Unasked { .. }
+            | Self::Message(_)
+            | Self::Framing(framed::FrameError::TooLarge { .. })
+            | Self::Map
+            | Self::Broken => true,
             Self::Dial(_)
             | Self::DialTimedOut { .. }
             | Self::Lost(_)
             | Self::Silent { .. }
             | Self::NoPlain
+            | Self::Framing(_)
             | Self::Closed => false,
         }
     }
@@ -130,6 +164,15 @@ pub enum ServeError {
     /// The stream broke.
     #[error("the stream was lost")]
     Lost(#[from] io::Error),
+    /// The peer sent what is not a question about who has what.
+    #[error("the peer sent no question")]
+    Message(#[from] DecodeError),
+    /// A question about who has what is too long, or was cut off.
+    #[error(transparent)]
+    Framing(#[from] framed::FrameError),
+    /// The peer did not say at first, and once, what dataset it asks about.
+    #[error("the peer did not join one dataset")]
+    NotJoined,
     /// The peer does not take its answers.
     #[error("the peer took no byte of its answer for {after:?}")]
     Stalled {

@@ -48,10 +48,13 @@ mod rate;
 pub mod scheduler;
 mod server;
 mod session;
+mod slots;
+mod swarms;
 mod traffic;
+mod volume;
 
 pub use client::Exchange;
-pub use dial::{Dial, DialError, Discover};
+pub use dial::{Dial, DialError, Discover, Protocol};
 pub use error::{FetchError, LinkError, ServeError};
 pub use network::provider_key;
 pub use options::{FetchOptions, Fetched, Options, Progress};
@@ -59,6 +62,7 @@ pub use plain::Door;
 pub use rate::Rates;
 pub use server::{Authorise, Patience, Server};
 pub use traffic::{PeerTraffic, Snapshot, Traffic};
+pub use volume::{Used, Volume};
 
 /// Requests that are open on one stream at once. A client keeps to it, and a server answers
 /// more with `Busy`.

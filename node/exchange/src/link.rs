@@ -41,7 +41,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::stream::Link;
-use crate::dial::Dial;
+use crate::dial::{Dial, Protocol};
 use crate::error::LinkError;
 use crate::options::Options;
 use crate::rate::Limits;
@@ -71,14 +71,18 @@ enum Command {
     Block { digest: Digest, reply: Reply<BlockAnswer> },
     Held { digest: Digest, reply: Reply<Held> },
     Open { token: Token, reply: Reply<u16> },
+    /// The block that was asked for is not needed any more. Nothing answers it.
+    Stop { digest: Digest },
 }
 
 impl Command {
-    fn request(&self, id: u32) -> Request {
+    /// The request that it is sent as. A stop is none of its own: it names one.
+    fn request(&self, id: u32) -> Option<Request> {
         match self {
-            Self::Block { digest, .. } => Request::Want { id, digest: *digest },
-            Self::Held { digest, .. } => Request::Have { id, digest: *digest },
-            Self::Open { token, .. } => Request::Open { id, token: *token },
+            Self::Block { digest, .. } => Some(Request::Want { id, digest: *digest }),
+            Self::Held { digest, .. } => Some(Request::Have { id, digest: *digest }),
+            Self::Open { token, .. } => Some(Request::Open { id, token: *token }),
+            Self::Stop { .. } => None,
         }
     }
 
@@ -87,6 +91,7 @@ impl Command {
             Self::Block { reply, .. } => reply.is_closed(),
             Self::Held { reply, .. } => reply.is_closed(),
             Self::Open { reply, .. } => reply.is_closed(),
+            Self::Stop { .. } => false,
         }
     }
 
@@ -96,6 +101,7 @@ impl Command {
             Self::Block { reply, .. } => drop(reply.send(Err(error))),
             Self::Held { reply, .. } => drop(reply.send(Err(error))),
             Self::Open { reply, .. } => drop(reply.send(Err(error))),
+            Self::Stop { .. } => {}
         }
     }
 }
@@ -132,7 +138,7 @@ impl<D: Dial> Links<D> {
             async |plane| self.ask((peer, plane), |reply| Command::Block { digest, reply }).await;
         if self.may_be_plain(&peer) {
             match ask(Plane::Plain).await {
-                Ok(answer @ (Ok(_) | Err(Miss::Busy))) => return Ok((answer, Plane::Plain)),
+                Ok(answer @ (Ok(_) | Err(Miss::Busy | Miss::Stopped))) => return Ok((answer, Plane::Plain)),
                 // Blocks that are not public are given to some over the other plane.
                 Ok(Err(Miss::NotFound | Miss::Denied)) => {}
                 Err(error) => {
@@ -142,6 +148,23 @@ impl<D: Dial> Links<D> {
             }
         }
         Ok((ask(Plane::Sealed).await?, Plane::Sealed))
+    }
+
+    /// What opens streams.
+    pub(crate) const fn dial(&self) -> &D {
+        &self.dial
+    }
+
+    /// Tells a peer that a block that it was asked for is not needed any more. It may be on its
+    /// way.
+    pub(crate) fn stop(&self, peer: NodeId, digest: Digest) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for plane in [Plane::Plain, Plane::Sealed] {
+            if let Some(entry) = open.get(&(peer, plane)) {
+                // A full queue costs one block that comes twice.
+                let _ = entry.queue.try_send(Command::Stop { digest });
+            }
+        }
     }
 
     /// Asks a peer how much of a dataset it holds.
@@ -185,7 +208,7 @@ impl<D: Dial> Links<D> {
         match plane {
             Plane::Sealed => {
                 let dial = self.dial.clone();
-                let opening = async move { Ok(dial.open(peer).await?) };
+                let opening = async move { Ok(dial.open(peer, Protocol::Chunk).await?) };
                 tokio::spawn(link.run(opening, commands, cut.clone()));
             }
             Plane::Plain => {

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::dial::Discover;
 use crate::rate::Rates;
 use crate::scheduler;
+use crate::volume::Volume;
 
 /// What holds for all fetches of one [`crate::Exchange`].
 #[derive(Clone)]
@@ -35,6 +36,8 @@ pub struct Options {
     pub plain: bool,
     /// Limits of bandwidth.
     pub rates: Rates,
+    /// A limit for a month.
+    pub volume: Option<Arc<Volume>>,
     /// A stream that nobody needs is closed after this time.
     pub link_idle: Duration,
     /// Breaks ties between peers. By default it differs from process to process.
@@ -55,6 +58,7 @@ impl Default for Options {
             retry_max: Duration::from_secs(15),
             plain: true,
             rates: Rates::default(),
+            volume: None,
             link_idle: Duration::from_secs(30),
             seed: RandomState::new().hash_one(0),
             discover: None,

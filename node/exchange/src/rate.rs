@@ -74,6 +74,11 @@ impl Limits {
         Self { rates, up, down, peers: Mutex::default() }
     }
 
+    /// Bytes a second that all peers together are sent at most.
+    pub(crate) const fn rate_up(&self) -> Option<u64> {
+        self.rates.up
+    }
+
     /// Whether anything that is sent must wait.
     pub(crate) const fn limits_up(&self) -> bool {
         self.rates.up.is_some() || self.rates.up_per_peer.is_some()

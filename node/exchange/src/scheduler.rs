@@ -14,20 +14,33 @@
 //!  │   │               │ on_timeout             │ (and the peer is never asked again)
 //!  │   ▼               ▼                        ▼
 //!  │  stuck ◄────── Waiting ◄───────────────────┘
-//!  └────┘ add_peer
+//!  └────┘ add_peer, on_map, on_have
 //! ```
+//!
+//! # Which block
+//!
+//! What leads to others (the manifest) first, in order; then the block that the fewest peers
+//! hold of those that say which ones they hold, and of equals any, as the seed says: nodes that
+//! begin together so fetch different blocks, and have something to give each other.
+//!
+//! # Of whom
+//!
+//! Of a peer that may have it and has room in its window, the one with the fewest open requests.
+//! A peer may have a block if it said so ([`Scheduler::on_map`]), or said nothing at all. A
+//! window grows while answers come at once, and shrinks while they queue.
+//!
+//! # End game
+//!
+//! When nothing waits and at most [`END_GAME_MAX`] blocks are missing, one that is late is asked
+//! of a second peer. The first answer counts; [`Scheduler::next_stop`] names the other request.
 //!
 //! # Invariants
 //!
-//! - A block is asked of one peer at a time, so a wrong byte has exactly one author.
-//! - A peer that sent a wrong byte is never asked again.
+//! - Outside the end game a block is asked of one peer at a time, in it of two; the bytes that
+//!   are kept come from one, so a wrong byte has exactly one author.
+//! - A peer that sent a wrong byte, or broke its word about what it holds more than
+//!   [`BROKEN_MAX`] times, is never asked again.
 //! - Every block ends stored or stuck, as long as each request ends in one of the events.
-//!
-//! # What is not here
-//!
-//! - No bitmaps, so no rarest first: blocks leave in the order in which they were wanted. The
-//!   place for another order is the key of `waiting`.
-//! - No measured windows and no end game: the place for them is `Scheduler::choose`.
 //!
 //! # Bounds
 //!
@@ -35,19 +48,31 @@
 //! or in memory, [`PEERS_MAX`] peers.
 
 mod events;
+mod maps;
 mod peer;
+mod peers;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use dockercomp_protocol::content::RAW;
 use dockercomp_protocol::{Cid, NodeId, Timestamp};
 
-use self::peer::{Peer, Standing};
+pub use self::maps::List;
+use self::peer::{Peer, Said, Standing, rank};
+use self::peers::{PeerSet, Peers};
 
 /// Peers that one scheduler takes note of: more would only be more strangers to wait for.
 pub const PEERS_MAX: usize = 256;
+/// Blocks that are missing when a late one is asked of a second peer.
+pub const END_GAME_MAX: usize = 8;
+/// How often a peer may lack a block that it said it holds: it may have lost some, and as many
+/// requests as it has open come back at once when it has lost all.
+pub const BROKEN_MAX: usize = 32;
+/// In the end game, a block is late after this time and twice what another peer takes.
+const LATE_MIN: Duration = Duration::from_secs(1);
 
 /// The limits of a [`Scheduler`].
 #[derive(Clone, Debug)]
@@ -60,7 +85,8 @@ pub struct Options {
     pub silence_max: Duration,
     /// For how long a peer that says it is busy is left alone.
     pub busy_pause: Duration,
-    /// Breaks ties between peers, so that different nodes ask different peers first.
+    /// Breaks ties between peers and between blocks, so that different nodes ask different
+    /// peers for different blocks first.
     pub seed: u64,
 }
 
@@ -82,24 +108,44 @@ pub struct Stuck {
     pub tried: Vec<NodeId>,
 }
 
+/// A request that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asked {
+    peer: NodeId,
+    at: Timestamp,
+}
+
 /// Where a block stands. Stored blocks are forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Nobody is asked for it.
     Waiting,
-    /// The peer was asked and has not answered.
-    Asked { peer: NodeId, at: Timestamp },
+    /// A peer was asked, in the end game a second one too, and none has answered.
+    Asked { first: Asked, second: Option<Asked> },
     /// The peer's answer is here and is being verified and stored.
     Held { peer: NodeId },
+}
+
+/// A block's place among those that wait: the least is asked for first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// Whether it is a chunk. Blocks of the manifest come before.
+    is_chunk: bool,
+    /// Peers that have said that they hold it.
+    n_holders: u32,
+    tie: u64,
 }
 
 #[derive(Debug)]
 struct Block {
     state: State,
-    /// Its place among the blocks that wait.
-    order: u64,
+    place: Place,
+    /// The first of our lists that named it; 0 for none.
+    list: u32,
+    /// Peers whose maps have it.
+    holders: PeerSet,
     /// Peers that have said that they cannot give it.
-    lacking: BTreeSet<NodeId>,
+    lacking: PeerSet,
 }
 
 /// See the module documentation.
@@ -108,13 +154,19 @@ pub struct Scheduler {
     options: Options,
     blocks: BTreeMap<Cid, Block>,
     /// Blocks in [`State::Waiting`] that some active peer may give, in the order to ask.
-    waiting: BTreeSet<(u64, Cid)>,
+    waiting: BTreeSet<(Place, Cid)>,
     /// Blocks in [`State::Waiting`] that no active peer can give.
-    stuck: BTreeSet<(u64, Cid)>,
-    peers: BTreeMap<NodeId, Peer>,
+    stuck: BTreeSet<(Place, Cid)>,
+    peers: Peers,
     /// Blocks that are [`State::Asked`] or [`State::Held`].
     n_open: usize,
+    /// Requests whose answers are not needed any more.
+    stops: VecDeque<Ask>,
     next_order: u64,
+    /// Number of the newest list.
+    list: u32,
+    /// Blocks that no list has named.
+    n_unlisted: usize,
 }
 
 impl Scheduler {
@@ -126,9 +178,12 @@ impl Scheduler {
             blocks: BTreeMap::new(),
             waiting: BTreeSet::new(),
             stuck: BTreeSet::new(),
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             n_open: 0,
+            stops: VecDeque::new(),
             next_order: 0,
+            list: 0,
+            n_unlisted: 0,
         }
     }
 
@@ -137,9 +192,18 @@ impl Scheduler {
         if self.blocks.contains_key(&block) {
             return;
         }
-        let order = self.next_order;
+        let is_chunk = block.codec() == RAW;
+        let tie = if is_chunk { rank(block.hash().digest(), self.options.seed) } else { self.next_order };
         self.next_order += 1;
-        self.blocks.insert(block, Block { state: State::Waiting, order, lacking: BTreeSet::new() });
+        self.n_unlisted += 1;
+        let entry = Block {
+            state: State::Waiting,
+            place: Place { is_chunk, n_holders: 0, tie },
+            list: 0,
+            holders: PeerSet::default(),
+            lacking: PeerSet::default(),
+        };
+        self.blocks.insert(block, entry);
         self.place(block);
     }
 
@@ -148,78 +212,118 @@ impl Scheduler {
         self.blocks.retain(|block, entry| entry.state != State::Waiting || keep(block));
         self.waiting.retain(|(_, block)| self.blocks.contains_key(block));
         self.stuck.retain(|(_, block)| self.blocks.contains_key(block));
+        self.n_unlisted = self.blocks.values().filter(|entry| entry.list == 0).count();
+    }
+
+    /// How many blocks are to be fetched, those on their way included.
+    #[must_use]
+    pub fn n_blocks(&self) -> usize {
+        self.blocks.len()
     }
 
     /// Takes note of a peer that may have the blocks, or may have them by now: one that has left
     /// or lacked something is asked again. `false` if it is not welcome: it has lied, or there
     /// are too many.
     pub fn add_peer(&mut self, peer: NodeId) -> bool {
-        let full = self.peers.len() >= PEERS_MAX;
-        match self.peers.get_mut(&peer) {
-            Some(known) if known.standing == Standing::Liar => return false,
-            Some(known) => known.standing = Standing::Active,
-            None if full => return false,
-            None => {
-                self.peers.insert(peer, Peer::new(&peer, self.options.seed));
-            }
-        }
-        for block in self.blocks.values_mut() {
-            block.lacking.remove(&peer);
-        }
-        self.waiting.append(&mut self.stuck);
-        true
+        let is_welcome = self.take_back(peer);
+        self.replace_all();
+        is_welcome
     }
 
     /// Gives every peer that has not lied another chance.
     pub fn revive(&mut self) {
-        let peers: Vec<NodeId> = self.peers.keys().copied().collect();
-        for peer in peers {
-            self.add_peer(peer);
+        for peer in self.peers() {
+            self.take_back(peer);
         }
+        self.replace_all();
+    }
+
+    fn take_back(&mut self, peer: NodeId) -> bool {
+        let Some(number) = self.peers.add(peer, self.options.seed) else { return false };
+        let known = self.peers.by_number(number);
+        if known.standing == Standing::Liar {
+            return false;
+        }
+        known.standing = Standing::Active;
+        for block in self.blocks.values_mut() {
+            block.lacking.remove(number);
+        }
+        true
     }
 
     /// The next request to send, or `None` if none can be sent for now.
     pub fn next_ask(&mut self, now: Timestamp) -> Option<Ask> {
+        let ask = self.next_first(now).or_else(|| self.next_second(now))?;
+        self.peers.get_mut(&ask.peer).expect("a chosen peer is known").on_asked(now);
+        Some(ask)
+    }
+
+    /// The first waiting block that a peer with a free place in its window may give, and the
+    /// best such peer.
+    fn next_first(&mut self, now: Timestamp) -> Option<Ask> {
         if self.n_open >= self.options.total {
             return None;
         }
-        let (order, ask) = self.choose(now)?;
-        self.waiting.remove(&(order, ask.block));
+        let free = self.free(now);
+        if free.is_empty() {
+            return None;
+        }
+        let (anything, listed) = self.by_what_they_say();
+        let (place, ask) = self.waiting.iter().find_map(|(place, block)| {
+            let may_give = self.blocks.get(block)?.may_give(anything, listed);
+            let peer = self.peers.best(free & may_give)?;
+            Some((*place, Ask { peer: peer.id, block: *block }))
+        })?;
+        self.waiting.remove(&(place, ask.block));
         let entry = self.blocks.get_mut(&ask.block).expect("a block that waits is known");
-        entry.state = State::Asked { peer: ask.peer, at: now };
-        self.peers.get_mut(&ask.peer).expect("a chosen peer is known").on_asked(now);
+        entry.state = State::Asked { first: Asked { peer: ask.peer, at: now }, second: None };
         self.n_open += 1;
         Some(ask)
     }
 
-    /// The first waiting block that a peer with a free slot may give, and the best such peer:
-    /// the one with the fewest open requests, of those the fastest, of those as the seed says.
-    fn choose(&self, now: Timestamp) -> Option<(u64, Ask)> {
-        let mut free: Vec<(&NodeId, &Peer)> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.is_free(now) && peer.n_open < self.options.per_peer)
-            .collect();
-        if free.is_empty() {
-            return None;
+    /// In the end game, a late block and another peer that may give it.
+    fn next_second(&mut self, now: Timestamp) -> Option<Ask> {
+        let (ask, _) = self.late(now).into_iter().find(|(_, late_at)| *late_at <= now)?;
+        let entry = self.blocks.get_mut(&ask.block)?;
+        if let State::Asked { second, .. } = &mut entry.state {
+            *second = Some(Asked { peer: ask.peer, at: now });
         }
-        free.sort_unstable_by_key(|(_, peer)| (peer.n_open, peer.answer_ms, peer.rank));
-        self.waiting.iter().find_map(|(order, block)| {
-            let lacking = &self.blocks.get(block)?.lacking;
-            let (peer, _) = free.iter().find(|(peer, _)| !lacking.contains(peer))?;
-            Some((*order, Ask { peer: **peer, block: *block }))
-        })
+        Some(ask)
+    }
+
+    /// Blocks of the end game, whom else to ask for them, and when.
+    fn late(&self, now: Timestamp) -> Vec<(Ask, Timestamp)> {
+        let is_end = self.waiting.is_empty() && self.blocks.len() <= END_GAME_MAX;
+        if !is_end || self.n_open == 0 {
+            return Vec::new();
+        }
+        let free = self.free(now);
+        let (anything, listed) = self.by_what_they_say();
+        let second = |(block, entry): (&Cid, &Block)| {
+            let State::Asked { first, second: None } = entry.state else { return None };
+            let mut may_give = free & entry.may_give(anything, listed);
+            may_give.remove(self.peers.number(&first.peer)?);
+            let other = self.peers.best(may_give)?;
+            let patience = LATE_MIN + Duration::from_millis(other.answer_ms.saturating_mul(2));
+            Some((Ask { peer: other.id, block: *block }, first.at + patience))
+        };
+        self.blocks.iter().filter_map(second).collect()
+    }
+
+    /// A request whose answer is not needed any more.
+    pub fn next_stop(&mut self) -> Option<Ask> {
+        self.stops.pop_front()
     }
 
     /// When [`Self::on_timeout`] or [`Self::next_ask`] is to be called although nothing happened.
     #[must_use]
     pub fn next_deadline(&self, now: Timestamp) -> Option<Timestamp> {
         let busy = |peer: &Peer| peer.busy_until.filter(|until| *until > now);
-        let deadlines = self.peers.values().filter(|peer| peer.standing == Standing::Active);
-        deadlines
-            .flat_map(|peer| [peer.overdue_at(self.options.silence_max), busy(peer)])
-            .flatten()
-            .min()
+        let active = self.peers.iter().filter(|peer| peer.standing == Standing::Active);
+        let of_peers =
+            active.flat_map(|peer| [peer.overdue_at(self.options.silence_max), busy(peer)]);
+        let late = self.late(now).into_iter().map(|(_, at)| Some(at));
+        of_peers.chain(late).flatten().min()
     }
 
     /// The first block that no peer can give, if there is one.
@@ -238,14 +342,14 @@ impl Scheduler {
     /// Whether no peer can give this block.
     #[must_use]
     pub fn is_stuck(&self, block: &Cid) -> bool {
-        let order = self.blocks.get(block).map(|entry| entry.order);
-        order.is_some_and(|order| self.stuck.contains(&(order, *block)))
+        let place = self.blocks.get(block).map(|entry| entry.place);
+        place.is_some_and(|place| self.stuck.contains(&(place, *block)))
     }
 
     /// Every peer that was ever added.
     #[must_use]
     pub fn peers(&self) -> Vec<NodeId> {
-        self.peers.keys().copied().collect()
+        self.peers.iter().map(|peer| peer.id).collect()
     }
 
     /// Whether the peer has been asked for the block and has not answered.
@@ -255,19 +359,64 @@ impl Scheduler {
     }
 
     fn asked_at(&self, peer: NodeId, block: &Cid) -> Option<Timestamp> {
-        match self.blocks.get(block)?.state {
-            State::Asked { peer: asked, at } if asked == peer => Some(at),
-            State::Waiting | State::Asked { .. } | State::Held { .. } => None,
-        }
+        let State::Asked { first, second } = self.blocks.get(block)?.state else { return None };
+        let asked = [Some(first), second].into_iter().flatten();
+        asked.into_iter().find(|asked| asked.peer == peer).map(|asked| asked.at)
+    }
+
+    fn free(&self, now: Timestamp) -> PeerSet {
+        self.peers.which(|peer| peer.is_free(now, self.options.per_peer))
+    }
+
+    /// Active peers that may have anything, and those that have answered lists.
+    fn by_what_they_say(&self) -> (PeerSet, PeerSet) {
+        let lists = |peer: &Peer| matches!(peer.said, Said::Lists(_));
+        let is_active = |peer: &Peer| peer.standing == Standing::Active;
+        let anything = self.peers.which(|peer| is_active(peer) && !lists(peer));
+        (anything, self.peers.which(|peer| is_active(peer) && lists(peer)))
     }
 
     /// Files a block that waits under `waiting` or `stuck`.
     fn place(&mut self, block: Cid) {
-        let Some(entry) = self.blocks.get(&block) else { return };
-        let hope = self.peers.iter().any(|(peer, known)| {
-            known.standing == Standing::Active && !entry.lacking.contains(peer)
+        let sets = self.by_what_they_say();
+        self.place_by(block, sets);
+    }
+
+    fn place_by(&mut self, block: Cid, (anything, listed): (PeerSet, PeerSet)) {
+        let Some(entry) = self.blocks.get_mut(&block) else { return };
+        if entry.state != State::Waiting {
+            return;
+        }
+        self.waiting.remove(&(entry.place, block));
+        self.stuck.remove(&(entry.place, block));
+        entry.place.n_holders = (entry.holders & listed).len();
+        // A peer that has not answered the list may yet say that it has it.
+        let list = entry.list;
+        let may_say = self.peers.which(|peer| match peer.said {
+            Said::Lists(heard) => peer.standing == Standing::Active && heard < list,
+            Said::Nothing | Said::All => false,
         });
-        let file = if hope { &mut self.waiting } else { &mut self.stuck };
-        file.insert((entry.order, block));
+        let hope = entry.may_give(anything, listed) | (may_say & !entry.lacking);
+        let file = if hope.is_empty() { &mut self.stuck } else { &mut self.waiting };
+        file.insert((entry.place, block));
+    }
+
+    /// Files all blocks that wait anew, after what is known of a peer has changed.
+    fn replace_all(&mut self) {
+        let sets = self.by_what_they_say();
+        let waiting = std::mem::take(&mut self.waiting);
+        let stuck = std::mem::take(&mut self.stuck);
+        for (_, block) in waiting.into_iter().chain(stuck) {
+            self.place_by(block, sets);
+        }
+    }
+}
+
+impl Block {
+    /// Those of the peers that may give it: who says which blocks they hold is believed, the
+    /// others may have anything.
+    fn may_give(&self, anything: PeerSet, listed: PeerSet) -> PeerSet {
+        let said = if self.list == 0 { listed } else { listed & self.holders };
+        (anything | said) & !self.lacking
     }
 }

@@ -15,17 +15,17 @@
 //! A stream that carries anything but requests is closed. So is one whose peer does not take
 //! its answers.
 //!
-//! # What is not here
-//!
-//! Upload slots; the place for them is where `loads` is acquired.
+//! Large blocks are given to a few peers at a time, see [`crate::slots`]; the others are told that
+//! the server is busy. A request that is stopped before its block is on its way is not served.
 //!
 //! # Bounds
 //!
 //! A stream: [`OPEN_MAX`] requests waiting (more are answered `Busy`), [`READ_AHEAD`] large blocks
 //! and [`BATCH`] small ones in memory. All streams: [`LOADED_MAX`] blocks in memory.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,6 +47,8 @@ use crate::OPEN_MAX;
 use crate::error::ServeError;
 use crate::plain::{self, Door};
 use crate::rate::{Limits, PIECE_BYTES, RATE_MIN, Rates, time_of};
+use crate::slots::{Slots, n_slots};
+use crate::swarms::Swarms;
 use crate::traffic::Traffic;
 
 /// Blocks of one stream that are read before their turn to be sent.
@@ -97,7 +99,10 @@ pub struct Server {
     authorise: Arc<dyn Authorise>,
     /// One permit for each block in memory.
     loads: Arc<Semaphore>,
+    slots: Arc<Mutex<Slots>>,
     limits: Arc<Limits>,
+    /// Who wants what, for [`crate::swarms`].
+    pub(crate) swarms: Arc<Swarms>,
     patience: Patience,
     /// Where public blocks are served without encryption, if anywhere.
     door: Option<Arc<Door>>,
@@ -123,12 +128,44 @@ struct Ready {
     payload: Bytes,
     /// Given back when the payload is written.
     _permit: Option<OwnedSemaphorePermit>,
+    _slot: Option<HeldSlot>,
 }
 
 impl From<Answer> for Ready {
     fn from(answer: Answer) -> Self {
-        Self { answer, payload: Bytes::new(), _permit: None }
+        Self { answer, payload: Bytes::new(), _permit: None, _slot: None }
     }
+}
+
+/// A request that is served in its peer's slot.
+struct HeldSlot {
+    slots: Arc<Mutex<Slots>>,
+    peer: NodeId,
+}
+
+impl Drop for HeldSlot {
+    fn drop(&mut self) {
+        locked(&self.slots).on_done(Instant::now(), &self.peer);
+    }
+}
+
+/// What a look at the index says of a request.
+enum Look {
+    /// It is answered: the block is small, and here it is.
+    Small(Bytes),
+    /// The block is here.
+    Here,
+    /// It is not.
+    Absent,
+    /// It is no request for a block.
+    Other,
+}
+
+/// Requests of one stream whose answers are not needed any more.
+type Stopped = Mutex<BTreeSet<u32>>;
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Server {
@@ -138,7 +175,9 @@ impl Server {
         let loads = Arc::new(Semaphore::new(LOADED_MAX));
         let limits = Arc::new(Limits::new(Rates::default()));
         let (authorise, patience) = (Arc::new(authorise), Patience::default());
-        Self { store, traffic, authorise, loads, limits, patience, door: None }
+        let slots = Arc::new(Mutex::new(Slots::new(n_slots(None))));
+        let swarms = Arc::default();
+        Self { store, traffic, authorise, loads, slots, limits, swarms, patience, door: None }
     }
 
     /// The same server with this patience.
@@ -150,7 +189,14 @@ impl Server {
 
     /// The same server within these limits.
     pub(crate) fn with_limits(mut self, limits: Arc<Limits>) -> Self {
+        self.slots = Arc::new(Mutex::new(Slots::new(n_slots(limits.rate_up()))));
         self.limits = limits;
+        self
+    }
+
+    /// The same server, which also says who wants what in these swarms.
+    pub(crate) fn with_swarms(mut self, swarms: Arc<Swarms>) -> Self {
+        self.swarms = swarms;
         self
     }
 
@@ -182,6 +228,16 @@ impl Server {
         }
     }
 
+    /// Whether the peer may be told of this block.
+    pub(crate) fn may_serve(&self, peer: &NodeId, digest: &Digest) -> bool {
+        self.authorise.may_serve(peer, digest)
+    }
+
+    /// How long this server waits for others.
+    pub(crate) const fn patience(&self) -> Patience {
+        self.patience
+    }
+
     /// Answers what a peer asks on one stream, until it closes it.
     ///
     /// # Errors
@@ -201,8 +257,9 @@ impl Server {
         let (read, write) = tokio::io::split(stream);
         let (queue, queued) = mpsc::channel(OPEN_MAX);
         let (refuse, refused) = mpsc::channel(OPEN_MAX);
-        let reading = receive(read, queue, refuse, self.patience.idle);
-        tokio::try_join!(reading, self.send(client, write, queued, refused))?;
+        let stopped = Stopped::default();
+        let reading = receive(read, (queue, refuse, &stopped), self.patience.idle);
+        tokio::try_join!(reading, self.send(client, write, (queued, refused, &stopped)))?;
         Ok(())
     }
 
@@ -211,8 +268,11 @@ impl Server {
         &self,
         client: Client,
         write: impl AsyncWrite + Unpin,
-        mut queued: mpsc::Receiver<Request>,
-        mut refused: mpsc::Receiver<u32>,
+        (mut queued, mut refused, stopped): (
+            mpsc::Receiver<Request>,
+            mpsc::Receiver<u32>,
+            &Stopped,
+        ),
     ) -> Result<(), ServeError> {
         let mut write = BufWriter::with_capacity(WRITE_BUFFER_BYTES, write);
         let requests = futures::stream::poll_fn(move |cx| queued.poll_recv(cx));
@@ -220,7 +280,10 @@ impl Server {
             requests.ready_chunks(BATCH).then(|batch| self.look_at(client, batch).boxed());
         let loading = looked_at.flat_map(stream::iter).map(|next| match next {
             Either::Left(ready) => std::future::ready(ready).boxed(),
-            Either::Right(request) => self.load(client, request).boxed(),
+            Either::Right((request, slot)) => {
+                let is_stopped = locked(stopped).remove(&request.id());
+                self.load(client, request, slot, is_stopped).boxed()
+            }
         });
         let mut loaded = loading.buffer_unordered(READ_AHEAD).boxed().fuse();
         loop {
@@ -241,7 +304,12 @@ impl Server {
                     next.await
                 }
             };
-            let Some(ready) = ready else { break };
+            let Some(mut ready) = ready else { break };
+            if let Answer::Data { id, .. } = ready.answer
+                && locked(stopped).remove(&id)
+            {
+                ready = Answer::Miss { id, reason: Miss::Stopped }.into();
+            }
             self.write(client.peer, &mut write, &ready).await?;
         }
         self.unless_stalled(write.flush()).await?;
@@ -258,25 +326,27 @@ impl Server {
         let after = self.patience.stall + time_of(ready.payload.len(), self.patience.rate_min);
         let mut waited = Duration::ZERO;
         let mut rest = &ready.payload[..];
+        // Bytes that the line has room for now: a stream may take them in parts.
+        let mut paid = 0;
         while !rest.is_empty() {
             if waited > after {
                 let bytes = ready.payload.len() - rest.len();
                 return Err(ServeError::Slow { bytes, after });
             }
-            let piece = if self.limits.limits_up() {
-                let piece = &rest[..rest.len().min(PIECE_BYTES)];
-                self.limits.up(peer, piece.len()).await;
-                piece
-            } else {
-                rest
-            };
+            if !self.limits.limits_up() {
+                paid = rest.len();
+            } else if paid == 0 {
+                paid = rest.len().min(PIECE_BYTES);
+                self.limits.up(peer, paid).await;
+            }
             // Not the time for which we wait by ourselves.
             let began = Instant::now();
-            let n = self.unless_stalled(write.write(piece)).await?;
+            let n = self.unless_stalled(write.write(&rest[..paid])).await?;
             waited += began.elapsed();
             if n == 0 {
                 return Err(io::Error::from(io::ErrorKind::WriteZero).into());
             }
+            paid -= n;
             rest = &rest[n..];
         }
         if !ready.payload.is_empty() {
@@ -285,51 +355,87 @@ impl Server {
         Ok(())
     }
 
-    /// Answers requests that may not be served and those for small blocks, and gives the others
-    /// back.
-    async fn look_at(&self, client: Client, batch: Vec<Request>) -> Vec<Either<Ready, Request>> {
+    /// Answers requests that may not be served now and those for small blocks, and gives the
+    /// others back.
+    async fn look_at(
+        &self,
+        client: Client,
+        batch: Vec<Request>,
+    ) -> Vec<Either<Ready, (Request, Option<HeldSlot>)>> {
         let n_batch = u32::try_from(batch.len()).expect("a few requests");
         let mut permits = Arc::clone(&self.loads).acquire_many_owned(n_batch).await.ok();
         let may_have = |request: &Request| match request {
             Request::Want { digest, .. } => self.authorise.may_serve(&client.rights, digest),
-            Request::Have { .. } | Request::Open { .. } => true,
+            Request::Have { .. } | Request::Open { .. } | Request::Stop { .. } => true,
         };
         let allowed: Vec<bool> = batch.iter().map(may_have).collect();
         let asked: Vec<(Request, bool)> = batch.into_iter().zip(allowed).collect();
         let looked = asked.clone();
         let look = move |store: &Store| {
-            let small = |(request, may_have): &(Request, bool)| match request {
-                Request::Want { digest, .. } if *may_have => store.small_block(digest),
-                Request::Want { .. } | Request::Have { .. } | Request::Open { .. } => Ok(None),
+            let one = |(request, may_have): &(Request, bool)| match request {
+                Request::Want { .. } if !may_have => Ok(Look::Absent),
+                Request::Want { digest, .. } => Ok(match store.small_block(digest)? {
+                    Some(bytes) => Look::Small(bytes),
+                    None if store.is_here(digest)? => Look::Here,
+                    None => Look::Absent,
+                }),
+                Request::Have { .. } | Request::Open { .. } | Request::Stop { .. } => {
+                    Ok(Look::Other)
+                }
             };
-            looked.iter().map(small).collect::<Result<Vec<_>, _>>()
+            looked.iter().map(one).collect::<Result<Vec<_>, _>>()
         };
-        // What failed is asked for again one by one, and fails there.
+        // A store that fails holds nothing.
         let mut found = self.read(look).await.unwrap_or_default().into_iter();
-        let answer = |(request, may_have): (Request, bool)| {
+        let answer = |(request, _): (Request, bool)| {
             let id = request.id();
-            match found.next().flatten() {
-                _ if !may_have => Either::Left(Answer::Miss { id, reason: Miss::NotFound }.into()),
-                Some(payload) => {
+            match found.next() {
+                Some(Look::Small(payload)) => {
                     let answer = Answer::Data { id, len: len_of(&payload) };
                     let permit = permits.as_mut().and_then(|permits| permits.split(1));
-                    Either::Left(Ready { answer, payload, _permit: permit })
+                    Either::Left(Ready { answer, payload, _permit: permit, _slot: None })
                 }
-                None => Either::Right(request),
+                Some(Look::Here) if self.traffic.used_up().is_some() => {
+                    Either::Left(Answer::Miss { id, reason: Miss::Denied }.into())
+                }
+                Some(Look::Here) => match self.slot(client.peer) {
+                    Some(slot) => Either::Right((request, Some(slot))),
+                    None => Either::Left(Answer::Miss { id, reason: Miss::Busy }.into()),
+                },
+                Some(Look::Other) => Either::Right((request, None)),
+                Some(Look::Absent) | None => {
+                    Either::Left(Answer::Miss { id, reason: Miss::NotFound }.into())
+                }
             }
         };
         asked.into_iter().map(answer).collect()
     }
 
+    /// A place in the peer's slot, if it has one or gets one now.
+    fn slot(&self, peer: NodeId) -> Option<HeldSlot> {
+        let gave = |peer: &NodeId| self.traffic.down_bytes(peer);
+        let is_served = locked(&self.slots).ask(Instant::now(), peer, gave);
+        is_served.then(|| HeldSlot { slots: Arc::clone(&self.slots), peer })
+    }
+
     /// Answers one request from the store. Whether a block may be served was asked before.
-    async fn load(&self, client: Client, request: Request) -> Ready {
+    async fn load(
+        &self,
+        client: Client,
+        request: Request,
+        slot: Option<HeldSlot>,
+        is_stopped: bool,
+    ) -> Ready {
         match request {
+            Request::Want { id, .. } if is_stopped => {
+                Answer::Miss { id, reason: Miss::Stopped }.into()
+            }
             Request::Want { id, digest } => {
                 let permit = Arc::clone(&self.loads).acquire_owned().await.ok();
                 match self.read(move |store| store.block(&digest)).await.flatten() {
                     Some(payload) => {
-                        let len = len_of(&payload);
-                        Ready { answer: Answer::Data { id, len }, payload, _permit: permit }
+                        let answer = Answer::Data { id, len: len_of(&payload) };
+                        Ready { answer, payload, _permit: permit, _slot: slot }
                     }
                     None => Answer::Miss { id, reason: Miss::NotFound }.into(),
                 }
@@ -347,6 +453,8 @@ impl Server {
                 let port = door.and_then(|door| door.admit(client.peer, token));
                 Answer::Open { id, port: port.unwrap_or_default() }.into()
             }
+            // It was taken out when it was received.
+            Request::Stop { id, .. } => Answer::Miss { id, reason: Miss::Stopped }.into(),
         }
     }
 
@@ -362,7 +470,7 @@ impl Server {
     }
 
     /// Reads from the store on a blocking thread. To a peer, a store that fails holds nothing.
-    async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Option<T> {
@@ -386,8 +494,7 @@ fn len_of(payload: &Bytes) -> u32 {
 /// Reads requests into the queue until the peer closes its side, or is idle.
 async fn receive(
     read: impl AsyncRead + Unpin,
-    queue: mpsc::Sender<Request>,
-    refuse: mpsc::Sender<u32>,
+    (queue, refuse, stopped): (mpsc::Sender<Request>, mpsc::Sender<u32>, &Stopped),
     idle_max: Duration,
 ) -> Result<(), ServeError> {
     let mut read = BufReader::with_capacity(OPEN_MAX * REQUEST_BYTES, read);
@@ -400,6 +507,15 @@ async fn receive(
             Err(_) => return Ok(()),
         }
         let request = Request::decode(&frame)?;
+        if let Request::Stop { want, .. } = request {
+            let mut stopped = locked(stopped);
+            // Those that were answered in the meantime stay here, and are of no more use.
+            if stopped.len() >= OPEN_MAX {
+                stopped.clear();
+            }
+            stopped.insert(want);
+            continue;
+        }
         if let Err(refused) = queue.try_send(request) {
             // Ends only together with this function.
             let _ = refuse.send(refused.into_inner().id()).await;

@@ -14,6 +14,9 @@
 //! Lists are short, at most 1024 blocks, because the manifest is itself fetched block by block:
 //! each list is as long as what is known allows.
 //!
+//! Where there is more than a few blocks to be had, the peers are asked what they hold
+//! ([`members`]), and tell of others that want the same dataset.
+//!
 //! # When nobody has a block
 //!
 //! [`Options::discover`] is asked, at once the first time; after a pause, which doubles, every
@@ -24,7 +27,9 @@
 
 mod events;
 mod listing;
+mod members;
 mod waiter;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,6 +46,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use self::listing::Listed;
+use self::members::Members;
 use self::waiter::Waiter;
 use crate::client::Shared;
 use crate::dial::Dial;
@@ -48,6 +54,7 @@ use crate::error::{FetchError, LinkError};
 use crate::link::{BlockAnswer, Plane};
 use crate::options::{FetchOptions, Fetched};
 use crate::scheduler::{Ask, Scheduler};
+use crate::swarms::{Part, digest};
 
 /// Missing blocks that an error names.
 const MISSING_NAMED_MAX: usize = 16;
@@ -66,6 +73,8 @@ pub(crate) struct Join {
 pub(crate) enum Message {
     Join(Join),
     Providers(Vec<NodeId>),
+    /// Somebody else wants the dataset, and will have some of it.
+    Member(NodeId),
 }
 
 /// Something that went on beside the loop has ended.
@@ -83,6 +92,9 @@ enum Step {
     },
     Stored(Vec<Stored>),
     Discovered {
+        peers: Vec<NodeId>,
+    },
+    Learned {
         peers: Vec<NodeId>,
     },
     /// The runtime is shutting down.
@@ -110,6 +122,8 @@ pub(crate) struct Session<D: Dial> {
     root: Cid,
     inbox: mpsc::Receiver<Message>,
     scheduler: Scheduler,
+    members: Members,
+    _part: Part,
     waiters: BTreeMap<u64, Waiter>,
     next_waiter: u64,
     steps: FuturesUnordered<BoxFuture<'static, Step>>,
@@ -129,6 +143,8 @@ impl<D: Dial> Session<D> {
     pub(crate) fn new(shared: Arc<Shared<D>>, root: Cid, inbox: mpsc::Receiver<Message>) -> Self {
         Self {
             scheduler: Scheduler::new(shared.options.scheduler()),
+            members: Members::default(),
+            _part: shared.swarms.begin(digest(&root)),
             retry_pause: shared.options.retry_first,
             shared,
             root,
@@ -148,6 +164,7 @@ impl<D: Dial> Session<D> {
     /// Runs until nobody wants anything any more.
     pub(crate) async fn run(mut self) {
         loop {
+            self.stop_if_used_up();
             self.send_requests();
             self.help_if_stuck();
             if self.waiters.is_empty() && self.shared.close(&self.root, &self.inbox) {
@@ -157,6 +174,7 @@ impl<D: Dial> Session<D> {
             tokio::select! {
                 Some(message) = self.inbox.recv() => self.on_message(message),
                 Some(step) = self.steps.next() => self.on_step(step),
+                Some(heard) = self.members.inbox.recv() => self.on_heard(heard),
                 () = sleep_until(wake_at) => self.on_time(),
             }
         }
@@ -164,6 +182,16 @@ impl<D: Dial> Session<D> {
 
     fn now(&self) -> Timestamp {
         Timestamp(millis(self.began.elapsed()))
+    }
+
+    /// Tells all callers, when nothing more may pass in this month.
+    fn stop_if_used_up(&mut self) {
+        if self.scheduler.n_blocks() > 0
+            && let Some(volume) = self.shared.traffic.used_up()
+        {
+            let (month, limit_bytes) = (volume.used().month, volume.limit_bytes());
+            self.fail_all(&FetchError::Volume { root: self.root, month, limit_bytes });
+        }
     }
 
     fn send_requests(&mut self) {
@@ -174,6 +202,10 @@ impl<D: Dial> Session<D> {
             let asking =
                 async move { Step::Answered { ask, result: links.block(ask.peer, digest).await } };
             self.steps.push(asking.boxed());
+        }
+        while let Some(Ask { peer, block }) = self.scheduler.next_stop() {
+            let digest = content::digest(&block).expect("checked when it was listed");
+            self.shared.links.stop(peer, digest);
         }
     }
 
@@ -187,6 +219,7 @@ impl<D: Dial> Session<D> {
             Some(at) if now < at => return,
             Some(_) => {
                 self.scheduler.revive();
+                self.watch_members();
                 self.retry_pause = (self.retry_pause * 2).min(self.shared.options.retry_max);
             }
             None => {}

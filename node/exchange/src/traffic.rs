@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dockercomp_protocol::NodeId;
 
+use crate::volume::Volume;
+
 /// Peers that are counted one by one.
 const PEERS_MAX: usize = 4096;
 
@@ -47,25 +49,50 @@ impl Snapshot {
 #[derive(Clone, Debug, Default)]
 pub struct Traffic {
     counters: Arc<Mutex<Snapshot>>,
+    volume: Option<Arc<Volume>>,
 }
 
 impl Traffic {
+    /// Counters that count against this limit, too.
+    pub(crate) fn within(volume: Option<Arc<Volume>>) -> Self {
+        Self { counters: Arc::default(), volume }
+    }
+
+    /// The month's limit, if it is used up.
+    pub(crate) fn used_up(&self) -> Option<&Volume> {
+        self.volume.as_deref().filter(|volume| volume.is_used_up())
+    }
+
     /// The counters as they are now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Bytes that a peer has sent.
+    pub(crate) fn down_bytes(&self, peer: &NodeId) -> u64 {
+        let all = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        all.peers.get(peer).map_or(0, |counters| counters.down_bytes)
+    }
+
     pub(crate) fn on_down(&self, peer: NodeId, bytes: u64) {
         self.with(peer, |counters| counters.down_bytes += bytes);
+        self.count(bytes);
     }
 
     pub(crate) fn on_up(&self, peer: NodeId, bytes: u64) {
         self.with(peer, |counters| counters.up_bytes += bytes);
+        self.count(bytes);
     }
 
     pub(crate) fn on_wrong(&self, peer: NodeId) {
         self.with(peer, |counters| counters.n_wrong += 1);
+    }
+
+    fn count(&self, bytes: u64) {
+        if let Some(volume) = &self.volume {
+            volume.count(bytes);
+        }
     }
 
     fn with(&self, peer: NodeId, count: impl FnOnce(&mut PeerTraffic)) {

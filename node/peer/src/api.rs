@@ -22,10 +22,39 @@ pub struct PeerStatus {
     pub addresses: Vec<String>,
     /// Bytes of data held.
     pub used_bytes: u64,
+    /// What passed in this month, if that is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeStatus>,
     /// Peers it is connected to.
     pub peers: Vec<ConnectedPeer>,
     /// Bytes of blocks to and from each peer, since the process started.
     pub traffic: Vec<PeerTraffic>,
+}
+
+/// What passed in a month of the calendar, and may pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeStatus {
+    /// The month in UTC, as in `2026-11`.
+    pub month: String,
+    /// Bytes of blocks that passed, in both directions.
+    pub used_bytes: u64,
+    /// Bytes that may pass.
+    pub limit_bytes: u64,
+}
+
+impl VolumeStatus {
+    /// Whether nothing more may pass.
+    #[must_use]
+    pub const fn is_used_up(&self) -> bool {
+        self.used_bytes >= self.limit_bytes
+    }
+}
+
+impl From<&dockercomp_exchange::Volume> for VolumeStatus {
+    fn from(volume: &dockercomp_exchange::Volume) -> Self {
+        let dockercomp_exchange::Used { month, bytes } = volume.used();
+        Self { month, used_bytes: bytes, limit_bytes: volume.limit_bytes() }
+    }
 }
 
 /// A peer that a process is connected to.

@@ -164,6 +164,8 @@ fn not_fetched(error: FetchError) -> Refused {
         FetchError::Store { source, .. } if matches!(**source, StoreError::Quota { .. }) => {
             no_room(error)
         }
+        FetchError::Volume { .. } => Refused::new(ProblemKind::Quota, error)
+            .fix("give more with --monthly-volume, or wait for the next month"),
         FetchError::Unavailable { .. } => Refused::new(ProblemKind::NotFound, error)
             .fix("check that a process which holds the dataset is running"),
         _ => Refused::internal(error),

@@ -20,6 +20,7 @@ mod private;
 pub mod reply;
 mod room;
 mod spool;
+mod volume;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -27,14 +28,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dockercomp_exchange::{Door, Exchange, FetchOptions, Fetched, Server, provider_key};
+use dockercomp_exchange::{Door, Exchange, FetchOptions, Fetched, Server, Volume, provider_key};
 pub use dockercomp_exchange::{FetchError, Progress, Rates};
 use dockercomp_network as network;
 use dockercomp_network::{Handle as Network, Role, StreamProtocol};
 use dockercomp_protocol::log::HeadNotice;
 use dockercomp_protocol::manifest::{ChunkPage, Chunks, PageLink};
 use dockercomp_protocol::statement::Announcement;
-use dockercomp_protocol::wire::chunk;
+use dockercomp_protocol::wire::{chunk, swarm};
 use dockercomp_protocol::{Cid, NodeId, content};
 use dockercomp_store::{
     AddError, AddOptions, Added, Kind, Lease, OpenError, Store, StoreError, Want,
@@ -45,7 +46,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{ConnectedPeer, PeerStatus, PeerTraffic};
+use crate::api::{ConnectedPeer, PeerStatus, PeerTraffic, VolumeStatus};
 use crate::fault::Lying;
 use crate::private::Private;
 
@@ -82,6 +83,8 @@ pub struct Sharing {
     pub rates: Rates,
     /// Encrypt everything, also between near peers, where public blocks go over plain TCP else.
     pub sealed: bool,
+    /// Bytes that may pass in a month of the calendar, in both directions together.
+    pub monthly_bytes: Option<u64>,
 }
 
 /// Why a peer did not start.
@@ -127,6 +130,7 @@ struct Inner {
     network: Network,
     exchange: Exchange<Network>,
     private: Private,
+    volume: Option<Arc<Volume>>,
 }
 
 impl Peer {
@@ -160,6 +164,10 @@ impl Peer {
         })
         .await?;
         let network = service.handle();
+        let volume = match options.sharing.monthly_bytes {
+            Some(limit_bytes) => Some(volume::load(&store, limit_bytes).await?),
+            None => None,
+        };
         let exchange = Exchange::new(
             store.clone(),
             network.clone(),
@@ -167,16 +175,28 @@ impl Peer {
                 discover: Some(Arc::new(network.clone())),
                 plain: !options.sharing.sealed,
                 rates: options.sharing.rates,
+                volume: volume.clone(),
                 ..dockercomp_exchange::Options::default()
             },
         );
         let private = Private::default();
-        let peer = Self { inner: Arc::new(Inner { key, store, network, exchange, private }) };
+        let peer = Self { inner: Arc::new(Inner {
+            key,
+            store,
+            network,
+            exchange,
+            private,
+            volume: volume.clone(),
+        }) };
         let mut tasks = if options.lie {
             vec![peer.serve_lies(shutdown.clone())?]
         } else {
             peer.serve(options.sharing.sealed, shutdown.clone()).await?
         };
+        if let Some(volume) = volume {
+            let keeping = volume::keep(peer.inner.store.clone(), volume, shutdown.clone());
+            tasks.push(tokio::spawn(keeping));
+        }
         tasks.push(tokio::spawn(service.run(shutdown)));
         peer.announce_all().await?;
         Ok((peer, tasks))
@@ -389,6 +409,12 @@ impl Peer {
         }
     }
 
+    /// Whether as much has passed in this month as may: nothing can be fetched then.
+    #[must_use]
+    pub fn volume_is_used_up(&self) -> bool {
+        self.inner.volume.as_ref().is_some_and(|volume| volume.is_used_up())
+    }
+
     /// What this peer says about itself.
     pub async fn status(&self) -> PeerStatus {
         let peers = self.inner.network.peers().await.unwrap_or_default();
@@ -402,6 +428,7 @@ impl Peer {
             data_dir: self.inner.store.dir().to_owned(),
             addresses: strings(&self.inner.network.advertised_addresses()),
             used_bytes: used.unwrap_or_default(),
+            volume: self.inner.volume.as_deref().map(VolumeStatus::from),
             peers: peers
                 .into_iter()
                 .map(|peer| ConnectedPeer {
@@ -425,7 +452,8 @@ impl Peer {
         }
     }
 
-    /// Serves blocks over streams and, unless `sealed`, at a door for near peers.
+    /// Serves blocks over streams and, unless `sealed`, at a door for near peers; and says who
+    /// has what.
     async fn serve(
         &self,
         sealed: bool,
@@ -438,6 +466,9 @@ impl Peer {
             server = server.with_door(door);
             tasks.push(tokio::spawn(server.clone().run_door(shutdown.clone())));
         }
+        let (telling, exchange) = (server.clone(), self.inner.exchange.clone());
+        let askers = self.inner.network.accept(StreamProtocol::new(swarm::PROTOCOL))?;
+        tasks.push(tokio::spawn(telling.run_swarms(exchange, askers, shutdown.clone())));
         tasks.push(tokio::spawn(server.run(incoming, shutdown)));
         Ok(tasks)
     }

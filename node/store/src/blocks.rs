@@ -36,6 +36,14 @@ impl Store {
         self.inner.read_small(digest)
     }
 
+    /// Whether a block is here, as far as the index knows: its bytes are not read.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub fn is_here(&self, digest: &Digest) -> Result<bool, StoreError> {
+        self.inner.is_here(digest)
+    }
+
     /// How much of a dataset is here.
     ///
     /// # Errors
@@ -81,6 +89,12 @@ impl Store {
 }
 
 impl Inner {
+    /// Whether some dataset has this block.
+    pub(crate) fn is_here(&self, digest: &Digest) -> Result<bool, StoreError> {
+        Ok(self.bodies.locate(digest).is_some()
+            || self.db.scan(Family::Chunks, digest, &[]).next().transpose()?.is_some())
+    }
+
     /// See [`Store::block`].
     pub(crate) fn block(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
         if let Some(spot) = self.bodies.locate(digest)

@@ -28,9 +28,7 @@ impl Inner {
         let mut bytes = 0;
         for chunk in files.iter().flat_map(|file| &file.chunks) {
             let digest = content::digest(&chunk.0)?;
-            let is_here = self.bodies.locate(&digest).is_some()
-                || self.db.scan(Family::Chunks, &digest, &[]).next().transpose()?.is_some();
-            bytes += if is_here { u64::from(chunk.1) } else { 0 };
+            bytes += if self.is_here(&digest)? { u64::from(chunk.1) } else { 0 };
         }
         Ok(bytes)
     }

@@ -1,9 +1,10 @@
-//! `/dockercomp/chunk/1`: blocks between nodes, in raw frames with fixed headers.
+//! `/dockercomp/chunk/2`: blocks between nodes, in raw frames with fixed headers.
 //!
 //! ```text
 //! client → server   WANT  0x01 | id u32 | digest [32]
 //!                   HAVE? 0x02 | id u32 | digest of a dataset's root [32]
 //!                   OPEN? 0x03 | id u32 | token [32]
+//!                   STOP  0x04 | id u32 | id of a WANT u32 | 0 [28]
 //! server → client   DATA  0x81 | id u32 | len u32 | payload [len]
 //!                   MISS  0x82 | id u32 | reason u8
 //!                   HAVE  0x83 | id u32 | state u8
@@ -14,6 +15,9 @@
 //! connects to the port in the answer (0: it may not), sends the token, and the same frames
 //! follow. `docs/decisions/0005-a-plain-plane-for-near-peers.md` says when and why.
 //!
+//! `STOP` says that a block is not needed any more. It has no answer; the `WANT` still has one,
+//! a `MISS` if the block was not on its way yet.
+//!
 //! Integers are big-endian. A client may have many requests open on one stream; the server
 //! answers each exactly once, in any order. The payload never passes through serde, and its
 //! length is checked against [`PAYLOAD_BYTES_MAX`] before memory is given to it.
@@ -22,7 +26,7 @@ use crate::content::{DIGEST_BYTES, Digest};
 use crate::limits::CHUNK_BYTES_MAX;
 
 /// The stream protocol's name; its number is the version of all frames here.
-pub const PROTOCOL: &str = "/dockercomp/chunk/1";
+pub const PROTOCOL: &str = "/dockercomp/chunk/2";
 /// Largest payload: the largest chunk.
 pub const PAYLOAD_BYTES_MAX: u32 = CHUNK_BYTES_MAX;
 /// Bytes of every request.
@@ -56,6 +60,13 @@ pub enum Request {
         id: u32,
         /// What the client will send first on that connection. It is used once.
         token: Token,
+    },
+    /// A block that was asked for is not needed any more. This alone has no answer.
+    Stop {
+        /// Its own number, which nothing repeats.
+        id: u32,
+        /// The request for the block.
+        want: u32,
     },
 }
 
@@ -101,6 +112,8 @@ pub enum Miss {
     Busy,
     /// It is there, but must not be given.
     Denied,
+    /// The client has said that it does not need it any more.
+    Stopped,
 }
 
 /// How much of a dataset a node holds.
@@ -137,22 +150,26 @@ impl Request {
     #[must_use]
     pub const fn id(&self) -> u32 {
         match self {
-            Self::Want { id, .. } | Self::Have { id, .. } | Self::Open { id, .. } => *id,
+            Self::Want { id, .. }
+            | Self::Have { id, .. }
+            | Self::Open { id, .. }
+            | Self::Stop { id, .. } => *id,
         }
     }
 
     /// The frame.
     #[must_use]
     pub fn encode(&self) -> [u8; REQUEST_BYTES] {
-        let (code, id, digest) = match self {
+        let mut frame = [0; REQUEST_BYTES];
+        let (code, id, rest): (u8, &u32, &[u8]) = match self {
             Self::Want { id, digest } => (0x01, id, digest),
             Self::Have { id, digest } => (0x02, id, digest),
             Self::Open { id, token } => (0x03, id, token),
+            Self::Stop { id, want } => (0x04, id, &want.to_be_bytes()),
         };
-        let mut frame = [0; REQUEST_BYTES];
         frame[0] = code;
         frame[1..5].copy_from_slice(&id.to_be_bytes());
-        frame[5..].copy_from_slice(digest);
+        frame[5..5 + rest.len()].copy_from_slice(rest);
         frame
     }
 
@@ -167,6 +184,10 @@ impl Request {
             0x01 => Ok(Self::Want { id, digest: *rest }),
             0x02 => Ok(Self::Have { id, digest: *rest }),
             0x03 => Ok(Self::Open { id, token: *rest }),
+            0x04 => {
+                let [w0, w1, w2, w3, ..] = *rest;
+                Ok(Self::Stop { id, want: u32::from_be_bytes([w0, w1, w2, w3]) })
+            }
             code => Err(FrameError::Unknown { code: *code }),
         }
     }
@@ -220,6 +241,7 @@ const fn miss_code(reason: Miss) -> u8 {
         Miss::NotFound => 1,
         Miss::Busy => 2,
         Miss::Denied => 3,
+        Miss::Stopped => 4,
     }
 }
 
@@ -228,6 +250,7 @@ const fn miss_of(code: u8) -> Result<Miss, FrameError> {
         1 => Ok(Miss::NotFound),
         2 => Ok(Miss::Busy),
         3 => Ok(Miss::Denied),
+        4 => Ok(Miss::Stopped),
         code => Err(FrameError::Unknown { code }),
     }
 }
@@ -259,6 +282,7 @@ mod tests {
             (Request::Want { id: 7, digest: [0xab; 32] }, "0100000007"),
             (Request::Have { id: 8, digest: [0xab; 32] }, "0200000008"),
             (Request::Open { id: 9, token: [0xcd; 32] }, "0300000009"),
+            (Request::Stop { id: 10, want: 7 }, "040000000a"),
         ];
         for (request, head) in requests {
             let frame = request.encode();
@@ -268,6 +292,7 @@ mod tests {
         let answers = [
             (Answer::Data { id: 7, len: 1 << 20 }, "810000000700100000"),
             (Answer::Miss { id: 7, reason: Miss::Busy }, "820000000702000000"),
+            (Answer::Miss { id: 7, reason: Miss::Stopped }, "820000000704000000"),
             (Answer::Have { id: 7, state: Held::All }, "830000000702000000"),
             (Answer::Open { id: 9, port: 4001 }, "84000000090fa10000"),
         ];

@@ -3,4 +3,5 @@
 pub mod chunk;
 pub mod explain;
 pub mod permit;
+pub mod swarm;
 pub mod work;

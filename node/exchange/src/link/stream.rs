@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use dockercomp_protocol::NodeId;
-use dockercomp_protocol::wire::chunk::{ANSWER_BYTES, Answer, Held, REQUEST_BYTES};
+use dockercomp_protocol::content::Digest;
+use dockercomp_protocol::wire::chunk::{ANSWER_BYTES, Answer, Held, REQUEST_BYTES, Request};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
@@ -98,9 +99,16 @@ impl Link {
             let mut frames = Vec::with_capacity(OPEN_MAX * REQUEST_BYTES);
             let mut next = Some((first, slot));
             while let Some((command, slot)) = next.take() {
-                if !command.is_abandoned() {
+                if let Command::Stop { digest } = command {
+                    for want in self.wants(&digest) {
+                        frames.extend_from_slice(&Request::Stop { id, want }.encode());
+                        id = id.wrapping_add(1);
+                    }
+                } else if !command.is_abandoned()
+                    && let Some(request) = command.request(id)
+                {
                     slot.forget();
-                    frames.extend_from_slice(&command.request(id).encode());
+                    frames.extend_from_slice(&request.encode());
                     self.asked().insert(id, Asked { command, at: Instant::now() });
                     id = id.wrapping_add(1);
                 }
@@ -111,6 +119,16 @@ impl Link {
             write.write_all(&frames).await.map_err(LinkError::Lost)?;
             write.flush().await.map_err(LinkError::Lost)?;
         }
+    }
+
+    /// The open requests for a block.
+    fn wants(&self, digest: &Digest) -> Vec<u32> {
+        let asked = self.asked();
+        let is_it = |asked: &Asked| match &asked.command {
+            Command::Block { digest: wanted, .. } => wanted == digest,
+            Command::Held { .. } | Command::Open { .. } | Command::Stop { .. } => false,
+        };
+        asked.iter().filter(|(_, asked)| is_it(asked)).map(|(id, _)| *id).collect()
     }
 
     /// Reads answers and hands them to whoever asked.
@@ -128,13 +146,13 @@ impl Link {
                 Answer::Miss { id, reason } => self.answer_block(id, Err(reason))?,
                 Answer::Have { id, state } => match self.take(id)? {
                     Command::Held { reply, .. } => drop(reply.send(Ok(state))),
-                    Command::Block { .. } | Command::Open { .. } => {
+                    Command::Block { .. } | Command::Open { .. } | Command::Stop { .. } => {
                         return Err(LinkError::Unasked { id });
                     }
                 },
                 Answer::Open { id, port } => match self.take(id)? {
                     Command::Open { reply, .. } => drop(reply.send(Ok(port))),
-                    Command::Block { .. } | Command::Held { .. } => {
+                    Command::Block { .. } | Command::Held { .. } | Command::Stop { .. } => {
                         return Err(LinkError::Unasked { id });
                     }
                 },
@@ -148,7 +166,7 @@ impl Link {
             // A server may be too busy, or not allowed, to say what it holds.
             (Command::Held { reply, .. }, Err(_)) => drop(reply.send(Ok(Held::None))),
             (Command::Open { reply, .. }, Err(_)) => drop(reply.send(Ok(0))),
-            (Command::Held { .. } | Command::Open { .. }, Ok(_)) => {
+            (Command::Held { .. } | Command::Open { .. }, Ok(_)) | (Command::Stop { .. }, _) => {
                 return Err(LinkError::Unasked { id });
             }
         }

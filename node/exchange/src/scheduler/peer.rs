@@ -5,6 +5,13 @@ use std::time::Duration;
 use dockercomp_protocol::time::millis;
 use dockercomp_protocol::{NodeId, Timestamp};
 
+/// Requests that a peer has open before anything is known of its speed.
+const WINDOW_FIRST: usize = 2;
+/// A peer that answers within this time may have one more request open.
+const ANSWER_GOOD: Duration = Duration::from_millis(500);
+/// A peer that takes longer has too many open: what waits there could be asked of others.
+const ANSWER_BAD: Duration = Duration::from_secs(1);
+
 /// Whether a peer may be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -16,17 +23,34 @@ pub(super) enum Standing {
     Liar,
 }
 
+/// What a peer has said of the blocks that it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Nothing: it is asked for any block.
+    Nothing,
+    /// That it holds the whole dataset.
+    All,
+    /// Which blocks of our lists it holds, up to the list with this number.
+    Lists(u32),
+}
+
 /// One peer.
 #[derive(Debug)]
 pub(super) struct Peer {
+    pub(super) id: NodeId,
     pub(super) standing: Standing,
+    pub(super) said: Said,
     /// Requests that it has not answered.
     pub(super) n_open: usize,
+    /// Requests that it may have open, as far as its answers come quickly.
+    window: usize,
     /// It said it was busy, and is left alone until then.
     pub(super) busy_until: Option<Timestamp>,
     /// Smoothed time from request to answer, in milliseconds. Zero before the first answer, so
     /// that peers nobody has measured are tried.
     pub(super) answer_ms: u64,
+    /// Blocks that it said it holds and did not give.
+    pub(super) n_broken: usize,
     /// Its place where all else is equal, as the seed says.
     pub(super) rank: u64,
     /// When it last answered, or was asked while it had nothing else to do.
@@ -34,19 +58,32 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(id: &NodeId, seed: u64) -> Self {
+    pub(super) fn new(id: NodeId, seed: u64) -> Self {
         Self {
+            id,
             standing: Standing::Active,
+            said: Said::Nothing,
             n_open: 0,
+            window: WINDOW_FIRST,
             busy_until: None,
             answer_ms: 0,
-            rank: rank(id, seed),
+            n_broken: 0,
+            rank: rank(&id.to_bytes(), seed),
             heard_at: Timestamp::default(),
         }
     }
 
-    pub(super) fn is_free(&self, now: Timestamp) -> bool {
-        self.standing == Standing::Active && self.busy_until.is_none_or(|until| until <= now)
+    /// Whether one more request may be sent to it, of at most `per_peer`.
+    pub(super) fn is_free(&self, now: Timestamp, per_peer: usize) -> bool {
+        self.standing == Standing::Active
+            && self.busy_until.is_none_or(|until| until <= now)
+            && self.n_open < self.window.min(per_peer)
+    }
+
+    /// The best is the least: few open requests, then those that hold a part only, because
+    /// whole holders are needed for what nobody else has, then the fastest.
+    pub(super) fn merit(&self) -> impl Ord + use<> {
+        (self.n_open, self.said == Said::All, self.answer_ms, self.rank)
     }
 
     /// When its silence will have lasted too long, if anything is asked of it.
@@ -66,8 +103,24 @@ impl Peer {
         self.heard_at = now;
     }
 
-    /// Takes a measured answer time into the average, with the weight 1/8 of RFC 6298.
-    pub(super) fn on_measured(&mut self, took: Duration) {
+    /// It owes one answer less: what it was asked for came from another.
+    pub(super) fn on_stopped(&mut self) {
+        self.n_open = self.n_open.saturating_sub(1);
+    }
+
+    pub(super) fn on_busy(&mut self, until: Timestamp) {
+        self.busy_until = Some(until);
+        self.window = 1;
+    }
+
+    /// Takes a measured answer time into the average, with the weight 1/8 of RFC 6298, and
+    /// lets the window follow: more while answers come at once, fewer while they queue.
+    pub(super) fn on_measured(&mut self, took: Duration, per_peer: usize) {
+        if took < ANSWER_GOOD {
+            self.window = (self.window + 1).min(per_peer);
+        } else if took > ANSWER_BAD {
+            self.window = (self.window - 1).max(1);
+        }
         let took_ms = millis(took).max(1);
         self.answer_ms = match self.answer_ms {
             0 => took_ms,
@@ -76,9 +129,9 @@ impl Peer {
     }
 }
 
-/// FNV-1a over seed and id: spreads well enough, and is the same on every platform.
-fn rank(id: &NodeId, seed: u64) -> u64 {
-    let bytes = seed.to_le_bytes().into_iter().chain(id.to_bytes());
+/// FNV-1a over seed and name: spreads well enough, and is the same on every platform.
+pub(super) fn rank(name: &[u8], seed: u64) -> u64 {
+    let bytes = seed.to_le_bytes().into_iter().chain(name.iter().copied());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

@@ -16,11 +16,13 @@ use crate::dial::Dial;
 use crate::error::{FetchError, LinkError};
 use crate::link::{BlockAnswer, Plane};
 use crate::scheduler::Ask;
+use crate::swarms::digest;
 
 impl<D: Dial> Session<D> {
     pub(super) fn on_message(&mut self, message: Message) {
         match message {
             Message::Providers(peers) => self.add_peers(peers),
+            Message::Member(peer) => self.add_candidate(peer),
             Message::Join(join) => self.on_join(join),
         }
     }
@@ -37,8 +39,10 @@ impl<D: Dial> Session<D> {
 
     fn add_peers(&mut self, peers: Vec<NodeId>) {
         for peer in peers {
+            self.members.forget_candidate(&peer);
             self.scheduler.add_peer(peer);
         }
+        self.watch_members();
     }
 
     /// Asks the store what a caller still lacks.
@@ -68,11 +72,13 @@ impl<D: Dial> Session<D> {
                 for stored in all {
                     self.on_stored(stored);
                 }
+                self.shared.swarms.stored(&digest(&self.root));
             }
             Step::Discovered { peers } => {
                 self.is_discovering = false;
                 self.add_peers(peers);
             }
+            Step::Learned { peers } => self.on_learned(peers),
             Step::CutOff => self.fail_all(&FetchError::Interrupted { root: self.root }),
         }
     }
@@ -94,6 +100,7 @@ impl<D: Dial> Session<D> {
                 for block in listed.missing.into_iter().filter(|block| waiter.wants(block)) {
                     self.scheduler.want(block);
                 }
+                self.watch_members();
                 self.list_if_done(id);
             }
             Err(source) => {
@@ -120,7 +127,11 @@ impl<D: Dial> Session<D> {
                     self.on_came(Came { ask, plane, bytes });
                 }
             }
-            Ok((Err(reason), _)) => self.scheduler.on_miss(now, peer, block, reason),
+            Ok((Err(reason), _)) => {
+                if self.scheduler.on_miss(now, peer, block, reason) {
+                    self.blame(peer, &LinkError::Broken);
+                }
+            }
             // Every open request of a broken stream ends so; the first says it for all.
             Err(_) if !self.scheduler.is_asked(peer, &block) => {}
             Err(error) if error.is_misbehaviour() => {
@@ -201,7 +212,7 @@ impl<D: Dial> Session<D> {
 
     /// Counts what a peer did, closes the stream to it, and tells it once: to the log, and to
     /// all callers.
-    fn blame(&mut self, peer: NodeId, what: &dyn std::error::Error) {
+    pub(super) fn blame(&mut self, peer: NodeId, what: &dyn std::error::Error) {
         self.shared.traffic.on_wrong(peer);
         self.shared.links.cut(&peer);
         if self.liars.insert(peer) {

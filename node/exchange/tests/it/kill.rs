@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use dockercomp_exchange::{Dial, DialError, Exchange, FetchOptions, Options};
+use dockercomp_exchange::{Dial, DialError, Protocol, Exchange, FetchOptions, Options};
 use dockercomp_protocol::manifest::Chunker;
 use dockercomp_protocol::{Cid, NodeId, content};
 use dockercomp_store::{AddOptions, Store, Want};
@@ -43,10 +43,11 @@ struct Fixed {
 impl Dial for Fixed {
     type Stream = TcpStream;
 
-    async fn open(&self, peer: NodeId) -> Result<TcpStream, DialError> {
+    async fn open(&self, peer: NodeId, protocol: Protocol) -> Result<TcpStream, DialError> {
         let opened = async {
             let mut stream = TcpStream::connect(self.address).await?;
             stream.write_all(&self.me.to_bytes()).await?;
+            stream.write_all(&[u8::from(protocol == Protocol::Swarm), 0, 0]).await?;
             Ok(stream)
         };
         opened.await.map_err(|source: std::io::Error| DialError { peer, source: source.into() })

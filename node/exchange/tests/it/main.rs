@@ -11,3 +11,4 @@ mod rates;
 mod serve;
 mod sharing;
 mod support;
+mod swarm;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use dockercomp_exchange::{
-    Dial, DialError, Door, Exchange, FetchOptions, Options, Server, Traffic,
+    Dial, DialError, Door, Exchange, FetchOptions, Options, Protocol, Server, Traffic,
 };
 use dockercomp_protocol::content::Digest;
 use dockercomp_protocol::{Cid, NodeId};
@@ -26,8 +26,11 @@ struct Near {
 impl Dial for Near {
     type Stream = TcpStream;
 
-    async fn open(&self, peer: NodeId) -> Result<TcpStream, DialError> {
+    async fn open(&self, peer: NodeId, protocol: Protocol) -> Result<TcpStream, DialError> {
         let opened = async {
+            if protocol == Protocol::Swarm {
+                return Err(std::io::ErrorKind::Unsupported.into());
+            }
             let mut stream = TcpStream::connect(self.at).await?;
             stream.write_all(&self.me.to_bytes()).await?;
             Ok(stream)

@@ -5,12 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dockercomp_exchange::{Dial, DialError, Exchange, FetchOptions, Options, Rates, Server};
+use dockercomp_exchange::{
+    Dial, DialError, Exchange, FetchOptions, Options, Protocol, Rates, Server,
+};
+use dockercomp_network::Multiaddr;
 use dockercomp_protocol::content::Digest;
 use dockercomp_protocol::manifest::Chunker;
 use dockercomp_protocol::wire::chunk::ANSWER_BYTES;
@@ -49,17 +52,19 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AddressBook(Arc<Mutex<BTreeMap<NodeId, SocketAddr>>>);
 
-/// Opens TCP streams; the first bytes on one say who opened it.
+/// Opens TCP streams; the first bytes on one say who opened it, what is spoken, and at which
+/// port the opener serves, as identify does in libp2p.
 #[derive(Clone, Debug)]
 pub(crate) struct Dialer {
     me: NodeId,
     book: AddressBook,
+    is_near: bool,
 }
 
 impl Dial for Dialer {
     type Stream = TcpStream;
 
-    async fn open(&self, peer: NodeId) -> Result<TcpStream, DialError> {
+    async fn open(&self, peer: NodeId, protocol: Protocol) -> Result<TcpStream, DialError> {
         let address = self.book.0.lock().expect("not poisoned").get(&peer).copied();
         let opened = async {
             let address = address.ok_or(std::io::ErrorKind::AddrNotAvailable)?;
@@ -67,9 +72,29 @@ impl Dial for Dialer {
             stream.set_nodelay(true)?;
             let me = self.me.to_bytes();
             stream.write_all(&me).await?;
+            stream.write_all(&[u8::from(protocol == Protocol::Swarm)]).await?;
+            let served = self.book.0.lock().expect("not poisoned").get(&self.me).copied();
+            let port = served.map_or(0, |at| at.port());
+            stream.write_all(&port.to_be_bytes()).await?;
             Ok(stream)
         };
         opened.await.map_err(|source: std::io::Error| DialError { peer, source: source.into() })
+    }
+
+    async fn addresses(&self, peer: NodeId) -> Vec<Multiaddr> {
+        let known = self.book.0.lock().expect("not poisoned").get(&peer).copied();
+        let address = |at: SocketAddr| format!("/ip4/{}/tcp/{}", at.ip(), at.port());
+        known.map(|at| address(at).parse().expect("an address")).into_iter().collect()
+    }
+
+    async fn learn(&self, peer: NodeId, addresses: Vec<Multiaddr>) {
+        let parts: Vec<String> = addresses[0].to_string().split('/').map(str::to_owned).collect();
+        let address = format!("{}:{}", parts[2], parts[4]).parse().expect("an address");
+        self.book.0.lock().expect("not poisoned").entry(peer).or_insert(address);
+    }
+
+    async fn near(&self, _: NodeId) -> Option<IpAddr> {
+        self.is_near.then_some(Ipv4Addr::LOCALHOST.into())
     }
 }
 
@@ -145,6 +170,11 @@ impl World {
         }
     }
 
+    /// A node that knows nobody.
+    pub(crate) fn stranger() -> Node {
+        Self::default().node()
+    }
+
     /// A node that holds these files and serves them.
     pub(crate) async fn provider(
         &self,
@@ -204,11 +234,47 @@ impl Node {
             let accepting = async {
                 while let Ok((stream, _)) = listener.accept().await {
                     let server = server.clone();
-                    streams.spawn(async move { attend(server, stream, nature).await });
+                    streams.spawn(async move { attend(server, stream, nature, None).await });
                 }
             };
             shutdown.run_until_cancelled(accepting).await;
         });
+    }
+
+    /// Serves within these limits and says what it has. The exchange fetches, too.
+    pub(crate) async fn join(&mut self, options: Options) -> Exchange<Dialer> {
+        let shutdown = CancellationToken::new();
+        self.serving = Some(shutdown.clone().drop_guard());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        self.book.0.lock().expect("not poisoned").insert(self.id, address);
+        let dialer = Dialer { me: self.id, book: self.book.clone(), is_near: true };
+        let exchange = Exchange::new(self.store.clone(), dialer, options);
+        let server = exchange.server(|_: &_, _: &_| true);
+        let (book, told) = (self.book.clone(), exchange.clone());
+        tokio::spawn(async move {
+            let mut streams = JoinSet::new();
+            let accepting = async {
+                while let Ok((stream, _)) = listener.accept().await {
+                    let (server, told, book) = (server.clone(), told.clone(), book.clone());
+                    streams.spawn(async move {
+                        attend(server, stream, Nature::Honest, Some((told, book))).await;
+                    });
+                }
+            };
+            shutdown.run_until_cancelled(accepting).await;
+        });
+        exchange
+    }
+
+    /// Tells it where another node serves.
+    pub(crate) fn know(&self, other: &Self) {
+        self.know_at(other.id, other.address());
+    }
+
+    /// Tells it where a peer serves.
+    pub(crate) fn know_at(&self, peer: NodeId, address: SocketAddr) {
+        self.book.0.lock().expect("not poisoned").insert(peer, address);
     }
 
     /// Where it serves.
@@ -227,7 +293,7 @@ impl Node {
     }
 
     pub(crate) fn exchange_with(&self, options: Options) -> Exchange<Dialer> {
-        let dialer = Dialer { me: self.id, book: self.book.clone() };
+        let dialer = Dialer { me: self.id, book: self.book.clone(), is_near: false };
         Exchange::new(self.store.clone(), dialer, options)
     }
 
@@ -269,13 +335,31 @@ pub(crate) fn patience(patience: Duration) -> FetchOptions {
     FetchOptions { patience, ..FetchOptions::default() }
 }
 
-/// Serves one stream, in the way that the node's nature is.
-async fn attend(server: Server, mut stream: TcpStream, nature: Nature) {
+/// Serves one stream, in the way that the node's nature is. Who has what is told only by nodes
+/// that take part in swarms, which notice where a peer serves.
+async fn attend(
+    server: Server,
+    mut stream: TcpStream,
+    nature: Nature,
+    swarm: Option<(Exchange<Dialer>, AddressBook)>,
+) {
     let mut client = [0; 38];
-    if stream.read_exact(&mut client).await.is_err() {
+    let mut rest = [0; 3];
+    if stream.read_exact(&mut client).await.is_err() || stream.read_exact(&mut rest).await.is_err()
+    {
         return;
     }
     let client = NodeId::from_bytes(&client).expect("a client that names itself");
+    let [protocol, port @ ..] = rest;
+    if protocol == 1 {
+        if let Some((exchange, book)) = swarm {
+            let at = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::from_be_bytes(port)));
+            book.0.lock().expect("not poisoned").entry(client).or_insert(at);
+            // However it ends, it is over.
+            let _ = exchange.tell(&server, client, stream).await;
+        }
+        return;
+    }
     if nature == Nature::Honest {
         // However it ends, it is over.
         let _ = server.serve(client, stream).await;

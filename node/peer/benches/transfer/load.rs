@@ -34,6 +34,9 @@ impl Load {
         Self { name: "50000-files", files: 50_000, bytes: 12 << 10 },
     ];
 
+    /// What a swarm shares.
+    pub(crate) const SWARM: Self = Self { name: "64MiB", files: 1, bytes: 64 << 20 };
+
     /// Writes the data, which no tool can compress and which is the same in every run.
     pub(crate) fn make(self, dir: &Path) -> Result<Source, Error> {
         fs::create_dir_all(dir)?;

@@ -18,6 +18,7 @@ mod raw;
 mod report;
 mod rivals;
 mod run;
+mod swarm;
 mod watch;
 
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ fn main() -> ExitCode {
     let ended = match args[..] {
         ["seed", plane, path, dir] => ours::seed(path.into(), dir.into(), plane == "sealed"),
         ["get", ticket, dir, into] => ours::get(ticket, dir.into(), into.into()),
+        ["swarm-seed", path, dir] => swarm::seed(path.into(), dir.into()),
+        ["swarm-get", ticket, dir] => swarm::get(ticket, dir.into()),
         ["raw-send", path, address] => raw::send(path.as_ref(), address),
         ["raw-receive", address, into] => raw::receive(address, into.as_ref()),
         [left, right, dir, out, ref only @ ..] => compare(&Args {
@@ -72,10 +75,9 @@ fn main() -> ExitCode {
 fn compare(args: &Args) -> Result<(), Error> {
     let mut report = Report::default();
     let contenders = Contender::present();
-    for load in Load::ALL {
-        if !args.only.is_empty() && !args.only.iter().any(|only| only == load.name) {
-            continue;
-        }
+    let is_wanted =
+        |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    for load in Load::ALL.into_iter().filter(|load| is_wanted(load.name)) {
         eprintln!("bench-transfer: making {}", load.name);
         let data = args.dir.join("data");
         let source = load.make(&data)?;
@@ -94,6 +96,16 @@ fn compare(args: &Args) -> Result<(), Error> {
             ended.map_err(|error| format!("{} with {}: {error}", load.name, contender.name()))?;
         }
         std::fs::remove_dir_all(&data)?;
+    }
+    if is_wanted(swarm::NAME) {
+        let (data, work) = (args.dir.join("data"), args.dir.join("work"));
+        let source = Load::SWARM.make(&data)?;
+        eprintln!("bench-transfer: {} of {}", swarm::NAME, source.bytes);
+        std::fs::create_dir_all(&work)?;
+        let ran = swarm::run(&args.ground, &source, &work);
+        std::fs::remove_dir_all(&work)?;
+        std::fs::remove_dir_all(&data)?;
+        report.add_rows(ran?);
     }
     report.print();
     report.write(&args.out)?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dockercomp_network::{Handle, Role, Stream, StreamProtocol};
 use dockercomp_peer::{Located, Options, Peer, Sharing};
-use dockercomp_protocol::{NodeId, content};
+use dockercomp_protocol::{Cid, NodeId, content};
 use dockercomp_store::{AddOptions, Want};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -18,16 +18,37 @@ use crate::run::{Ground, LEFT, Run, start};
 
 /// Small messages that measure how long a connection makes others wait.
 const ECHO: StreamProtocol = StreamProtocol::new("/dockercomp/bench/echo/1");
+/// Where receivers listen.
+pub(crate) const RECEIVER: &str = "/ip4/10.77.0.2/tcp/0";
 const PING_EVERY: Duration = Duration::from_millis(5);
 
 /// What the receiver must know.
 #[derive(Debug, Serialize, Deserialize)]
-struct Ticket {
+pub(crate) struct Ticket {
     root: String,
     peer: String,
     addresses: Vec<String>,
     ingest_seconds: f64,
     sealed: bool,
+}
+
+impl Ticket {
+    pub(crate) fn new(peer: &Peer, root: &Cid, ingest: Duration, sealed: bool) -> Self {
+        let addresses = peer.network().advertised_addresses();
+        Self {
+            root: root.to_string(),
+            peer: peer.id().to_string(),
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+            ingest_seconds: ingest.as_secs_f64(),
+            sealed,
+        }
+    }
+
+    /// The dataset, and who has it.
+    pub(crate) fn read(&self) -> Result<(Cid, Located), Error> {
+        let addresses = self.addresses.iter().map(|at| at.parse()).collect::<Result<_, _>>()?;
+        Ok((content::parse(&self.root)?, Located { peer: self.peer.parse()?, addresses }))
+    }
 }
 
 /// What the receiver says.
@@ -64,7 +85,12 @@ pub(crate) fn run(
     Ok(run)
 }
 
-fn options(dir: PathBuf, role: Role, listen: &str, sealed: bool) -> Result<Options, Error> {
+pub(crate) fn options(
+    dir: PathBuf,
+    role: Role,
+    listen: &str,
+    sharing: Sharing,
+) -> Result<Options, Error> {
     Ok(Options {
         dir,
         role,
@@ -73,7 +99,7 @@ fn options(dir: PathBuf, role: Role, listen: &str, sealed: bool) -> Result<Optio
         bootstrap: Vec::new(),
         quota_bytes: None,
         reserve_bytes: None,
-        sharing: Sharing { sealed, ..Sharing::default() },
+        sharing,
         lie: false,
     })
 }
@@ -81,18 +107,13 @@ fn options(dir: PathBuf, role: Role, listen: &str, sealed: bool) -> Result<Optio
 /// The sender: adds the data, says where it is, and serves until it is ended.
 #[tokio::main]
 pub(crate) async fn seed(path: PathBuf, dir: PathBuf, sealed: bool) -> Result<(), Error> {
-    let options = options(dir, Role::Server, &format!("/ip4/{LEFT}/tcp/0"), sealed)?;
+    let sharing = Sharing { sealed, ..Sharing::default() };
+    let options = options(dir, Role::Server, &format!("/ip4/{LEFT}/tcp/0"), sharing)?;
     let shutdown = CancellationToken::new();
     let (peer, _tasks) = Peer::start(options, shutdown).await?;
     let began = Instant::now();
     let added = peer.add(path, AddOptions::default()).await?;
-    let ticket = Ticket {
-        root: added.root.to_string(),
-        peer: peer.id().to_string(),
-        addresses: peer.network().advertised_addresses().iter().map(ToString::to_string).collect(),
-        ingest_seconds: began.elapsed().as_secs_f64(),
-        sealed,
-    };
+    let ticket = Ticket::new(&peer, &added.root, began.elapsed(), sealed);
     println!("{}", serde_json::to_string(&ticket)?);
     let mut incoming = peer.network().accept(ECHO)?;
     while let Some((_, mut stream)) = incoming.next().await {
@@ -113,12 +134,11 @@ pub(crate) async fn seed(path: PathBuf, dir: PathBuf, sealed: bool) -> Result<()
 pub(crate) async fn get(ticket: &str, dir: PathBuf, into: PathBuf) -> Result<(), Error> {
     let ticket: Ticket = serde_json::from_str(ticket)?;
     let shutdown = CancellationToken::new();
-    let options = options(dir, Role::Client, "/ip4/10.77.0.2/tcp/0", ticket.sealed)?;
+    let sharing = Sharing { sealed: ticket.sealed, ..Sharing::default() };
+    let options = options(dir, Role::Client, RECEIVER, sharing)?;
     let (peer, tasks) = Peer::start(options, shutdown.clone()).await?;
-    let root = content::parse(&ticket.root)?;
-    let sender: NodeId = ticket.peer.parse()?;
-    let addresses = ticket.addresses.iter().map(|at| at.parse()).collect::<Result<Vec<_>, _>>()?;
-    let holder = Located { peer: sender, addresses };
+    let (root, holder) = ticket.read()?;
+    let sender = holder.peer;
     let began = Instant::now();
     let fetching = peer.fetch(root, Want::All, vec![holder], None);
     let mut pings = Vec::new();

@@ -14,14 +14,14 @@ const GIB: f64 = (1_u64 << 30) as f64;
 const MIB: f64 = (1_u64 << 20) as f64;
 
 /// One figure.
-#[derive(Debug, Serialize)]
-struct Row {
-    name: String,
-    value: f64,
-    unit: &'static str,
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) value: f64,
+    pub(crate) unit: &'static str,
     /// What the ratio is to; none for a figure that stands alone.
-    against: Option<String>,
-    ratio: Option<f64>,
+    pub(crate) against: Option<String>,
+    pub(crate) ratio: Option<f64>,
 }
 
 /// What was measured of one contender.
@@ -42,6 +42,8 @@ pub(crate) struct Report {
     lines: Vec<Line>,
     /// How long `b3sum` took, by load.
     sums: Vec<(&'static str, f64)>,
+    /// Figures that no other contender has.
+    own: Vec<Row>,
 }
 
 impl Report {
@@ -69,6 +71,10 @@ impl Report {
             ingest: run.ingest.map(|took| took.as_secs_f64()),
             cells,
         });
+    }
+
+    pub(crate) fn add_rows(&mut self, rows: Vec<Row>) {
+        self.own.extend(rows);
     }
 
     fn rows(&self) -> Vec<Row> {
@@ -115,6 +121,7 @@ impl Report {
             }
         }
         rows.extend(self.small_against_large());
+        rows.extend(self.own.iter().cloned());
         rows
     }
 

@@ -112,14 +112,25 @@ impl Ground {
         within(&self.right, program.as_ref())
     }
 
-    /// Bytes that the left end of the cable has sent and received.
-    fn wire_bytes(&self) -> Result<u64, Error> {
+    /// Bytes that the left end of the cable has received, and sent.
+    fn counted_bytes(&self) -> Result<(u64, u64), Error> {
         let table = within(&self.left, "cat".as_ref()).arg("/proc/net/dev").output()?;
         let table = String::from_utf8(table.stdout)?;
         let line = table.lines().find_map(|line| line.trim().strip_prefix("cable:"));
         let fields: Vec<u64> =
             line.unwrap_or_default().split_whitespace().flat_map(str::parse).collect();
-        Ok(fields.first().copied().unwrap_or_default() + fields.get(8).copied().unwrap_or_default())
+        let field = |n: usize| fields.get(n).copied().unwrap_or_default();
+        Ok((field(0), field(8)))
+    }
+
+    fn wire_bytes(&self) -> Result<u64, Error> {
+        let (received, sent) = self.counted_bytes()?;
+        Ok(received + sent)
+    }
+
+    /// Bytes that the left end of the cable has sent.
+    pub(crate) fn sent_bytes(&self) -> Result<u64, Error> {
+        Ok(self.counted_bytes()?.1)
     }
 
     /// Runs the receiver while the sender is ready, and measures both.

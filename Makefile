@@ -90,8 +90,9 @@ SECONDS_EACH ?= 60
 fuzz: setup ## Fuzz the decoders with cargo-fuzz, and keep what reaches new code
 	@SECONDS_EACH=$(SECONDS_EACH) scripts/fuzz.sh $(TARGETS)
 
-# Numbers of hosts of `make bench-sim`, as in: make bench-sim HOSTS='1000 10000'
-HOSTS ?= 1000 10000 100000
+# Numbers of hosts of `make bench-sim`, for thirty days or the number after the colon, as in:
+# make bench-sim HOSTS='1000 10000'
+HOSTS ?= 1000 10000 100000 1000000:1
 
 .PHONY: bench-sim
 bench-sim: setup ## Measure the simulator: events per second, memory per host, 30 days of N hosts

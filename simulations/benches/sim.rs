@@ -1,8 +1,8 @@
-//! How fast the simulator is: thirty simulated days of a workload like BOINC's, at several
-//! numbers of hosts, by the full engine, on one core.
+//! How fast the simulator is: thirty simulated days of a workload like BOINC's, or as many as
+//! are named, at several numbers of hosts, by the full engine, on one core.
 //!
 //! ```sh
-//! make bench-sim HOSTS='1000 10000 100000'
+//! make bench-sim HOSTS='1000 10000 100000 1000000:1'    # a million for one day
 //! ```
 //!
 //! Hosts come and go as those of SETI@home did and have their speeds, one core each; units run
@@ -11,13 +11,17 @@
 //!
 //! Each size runs in a process of its own, so that the most memory it had is its own.
 
+use std::fmt;
 use std::process::Command;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use dockercomp_simulations::{Churn, Distribution, Scenario, Spread, run};
 use serde::{Deserialize, Serialize};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long hosts are simulated for unless it is said.
+const DAYS: u32 = 30;
 const HOUR: Duration = Duration::from_secs(3600);
 /// More than a host can do in thirty days.
 const UNITS_PER_HOST: u64 = 300;
@@ -29,6 +33,30 @@ const EVENTS_GOAL: f64 = 1e6;
 const IDLE_BYTES_GOAL: f64 = 2048.0;
 /// Of 100,000 hosts for thirty days.
 const WALL_GOAL_S: f64 = 300.0;
+
+/// What is simulated: so many hosts for so many days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Size {
+    hosts: u32,
+    days: u32,
+}
+
+impl FromStr for Size {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (hosts, days) = text.split_once(':').unwrap_or((text, ""));
+        let days = if days.is_empty() { DAYS } else { days.parse()? };
+        Ok(Self { hosts: hosts.parse()?, days })
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hosts, days } = self;
+        write!(f, "{hosts} hosts, {days} days")
+    }
+}
 
 /// What one process measured.
 #[derive(Serialize, Deserialize)]
@@ -57,16 +85,16 @@ fn main() {
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     let (mut json, mut sizes) = (None, Vec::new());
     while let Some(arg) = args.next() {
-        let mut number = || args.next().and_then(|arg| arg.parse().ok()).expect("a number");
+        let mut size = || args.next().and_then(|arg| arg.parse().ok()).expect("a size");
         match arg.as_str() {
             "--json" => json = args.next(),
-            "--one" => return one(&boinc(number())),
-            "--idle" => return one(&idle(number())),
-            _ => sizes.push(arg.parse::<u32>().expect("a number of hosts")),
+            "--one" => return one(&boinc(size())),
+            "--idle" => return one(&idle(size())),
+            _ => sizes.push(arg.parse().expect("a number of hosts, or one and days after a colon")),
         }
     }
     if sizes.is_empty() {
-        sizes.push(1000);
+        sizes.push(Size { hosts: 1000, days: DAYS });
     }
     let rows = table(&sizes);
     if let Some(path) = json {
@@ -75,7 +103,7 @@ fn main() {
     }
 }
 
-fn table(sizes: &[u32]) -> Vec<Row> {
+fn table(sizes: &[Size]) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut add = |name, value, unit, against, base: Option<f64>| {
         let ratio = base.map(|base| value / base);
@@ -84,19 +112,19 @@ fn table(sizes: &[u32]) -> Vec<Row> {
         rows.push(Row { name, value, unit, against, ratio });
     };
     let hosts = 200_000;
-    if let Some(idle) = child("--idle", hosts) {
+    if let Some(idle) = child("--idle", Size { hosts, days: 1 }) {
         let bytes = idle.bytes as f64 / f64::from(hosts);
         add("idle host".into(), bytes, "B", "goal 2 KiB", Some(IDLE_BYTES_GOAL));
     }
     let mut fastest: f64 = 0.0;
-    for &hosts in sizes {
-        let Some(measured) = child("--one", hosts) else {
-            println!("{hosts} hosts, 30 days: did not end (memory?)");
+    for &size in sizes {
+        let Some(measured) = child("--one", size) else {
+            println!("{size}: did not end (memory?)");
             break;
         };
         let Measured { events, replicas, wall_s, bytes, trace } = measured;
-        let name = |what: &str| format!("{hosts} hosts, 30 days: {what}");
-        let goal = (hosts == 100_000).then_some(WALL_GOAL_S);
+        let name = |what: &str| format!("{size}: {what}");
+        let goal = (size == Size { hosts: 100_000, days: DAYS }).then_some(WALL_GOAL_S);
         add(name("time"), wall_s, "s", "goal 300 s for 100,000", goal);
         add(name("events"), events as f64, "events", "", None);
         add(name("replicas"), replicas as f64, "replicas", "", None);
@@ -112,9 +140,9 @@ fn table(sizes: &[u32]) -> Vec<Row> {
 }
 
 /// Measures in a process of its own; nothing if it did not end well.
-fn child(what: &str, hosts: u32) -> Option<Measured> {
+fn child(what: &str, Size { hosts, days }: Size) -> Option<Measured> {
     let program = std::env::current_exe().expect("a running program has a path");
-    let output = Command::new(program).args([what, &hosts.to_string()]).output().ok()?;
+    let output = Command::new(program).args([what, &format!("{hosts}:{days}")]).output().ok()?;
     output.status.success().then(|| serde_json::from_slice(&output.stdout).ok())?
 }
 
@@ -145,8 +173,8 @@ fn hours(hours: f64) -> f64 {
     hours * HOUR.as_micros() as f64
 }
 
-/// Thirty days. What is still under way then is left there.
-fn boinc(hosts: u32) -> Scenario {
+/// What is still under way at the end is left there.
+fn boinc(Size { hosts, days }: Size) -> Scenario {
     let mut scenario = Scenario::calm(hosts, u64::from(hosts) * UNITS_PER_HOST);
     // Up for 15.6 hours and down for 11.9 on average: see `availability-boinc.toml`.
     let churn = Churn {
@@ -167,16 +195,15 @@ fn boinc(hosts: u32) -> Scenario {
     let plan = &mut scenario.coordinator;
     (plan.heartbeat, plan.retry) = (6 * HOUR, 6 * HOUR);
     plan.core.nodes_present_max = hosts as usize;
-    scenario.faults_end = 30 * DAY;
+    scenario.faults_end = days * DAY;
     scenario.patience = Duration::ZERO;
     scenario
 }
 
 /// A day in which there is nothing to do but to be in touch.
-fn idle(hosts: u32) -> Scenario {
-    let mut scenario = boinc(hosts);
+fn idle(size: Size) -> Scenario {
+    let mut scenario = boinc(size);
     scenario.crowds[0].churn = None;
     scenario.jobs[0].submit = 2 * DAY;
-    scenario.faults_end = DAY;
     scenario
 }

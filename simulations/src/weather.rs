@@ -4,6 +4,7 @@
 //! What belongs to one run alone stays where it is used: latencies, losses, how long a disk
 //! takes. What is here can be said of a host or a unit before anything has happened.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::jobs::UnitId;
@@ -46,7 +47,7 @@ pub(crate) enum Spells {
     /// By the laws of its crowd.
     Drawn { churn: Churn, random: Random },
     /// As a trace says: what is left of it.
-    Traced { spells: std::vec::IntoIter<(Duration, Duration)>, left_at: Duration },
+    Traced { spells: VecDeque<(Duration, Duration)>, left_at: Duration },
 }
 
 impl Spells {
@@ -54,7 +55,7 @@ impl Spells {
     pub(crate) fn of(seed: u64, host: u32, crowd: &Crowd) -> Option<Self> {
         if let Some(spells) = traced(host, crowd) {
             return Some(Self::Traced {
-                spells: spells.to_vec().into_iter(),
+                spells: spells.iter().copied().collect(),
                 left_at: Duration::ZERO,
             });
         }
@@ -70,7 +71,7 @@ impl Spells {
                 churn.day.map_or(up, |day| up.mul_f64(day.factor(at)))
             }
             Self::Traced { spells, left_at } => {
-                let (came, left) = spells.next().unwrap_or((at, at));
+                let (came, left) = spells.pop_front().unwrap_or((at, at));
                 *left_at = left;
                 left.saturating_sub(came)
             }
@@ -86,7 +87,7 @@ impl Spells {
                 (!random.chance(churn.departs)).then_some(down)
             }
             Self::Traced { spells, left_at } => {
-                let (came, _) = spells.as_slice().first()?;
+                let (came, _) = spells.front()?;
                 Some(came.saturating_sub(*left_at))
             }
         }

@@ -184,6 +184,7 @@ fn boinc(Size { hosts, days }: Size) -> Scenario {
             means: vec![hours(34.482_759), hours(0.0332), hours(0.935_454)],
         }),
         departs: 0.0,
+        day: None,
     };
     let crowd = &mut scenario.crowds[0];
     (crowd.cores, crowd.churn) = (Spread::Fixed(1), Some(churn));

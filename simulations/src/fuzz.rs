@@ -94,6 +94,7 @@ impl Draw {
             up: self.seconds(60, 1500),
             down: self.seconds(1, 600),
             departs: self.probability(0.3),
+            day: None,
         });
         let flaky = Behaviour::Flaky { failure: self.0.fraction() };
         let mut crowds = vec![self.crowd(2, 8, Behaviour::Honest, churn.as_ref())];
@@ -137,6 +138,7 @@ impl Draw {
             operators: 0,
             clock_ahead: Spread::times(Duration::ZERO, Duration::from_secs(20)),
             joins: self.seconds(1, 120),
+            trace: Vec::new(),
             cuts: Vec::new(),
             startup: Spread::Fixed(0),
             prepare: Spread::Fixed(0),
@@ -226,6 +228,7 @@ impl Draw {
             up: self.seconds(20, 900),
             down: self.seconds(1, 200),
             departs: 0.0,
+            day: None,
         });
         CoordinatorPlan {
             core: CoreConfig {

@@ -85,7 +85,8 @@ pub use defect::Defect;
 pub use outcome::{Counters, Judgement, Outcome};
 pub use random::{Distribution, Spread};
 pub use scenario::{
-    Churn, CoordinatorPlan, Crowd, Cut, DepartedOutputs, Engine, JobPlan, Network, RunPer, Scenario,
+    Churn, CoordinatorPlan, Crowd, Cut, Day, DepartedOutputs, Engine, JobPlan, Network, RunPer,
+    Scenario,
 };
 pub use violation::Violation;
 pub use world::{run, run_told};

@@ -90,6 +90,9 @@ pub struct Crowd {
     pub staging: Spread,
     /// How they crash and return, if they do.
     pub churn: Option<Churn>,
+    /// When each was there, instead of joining and churn; hosts take these in turn. Empty if
+    /// nothing is known.
+    pub trace: Vec<Vec<(Duration, Duration)>>,
     /// When all of them are cut off from everybody else: a partition, an outage of a region.
     pub cuts: Vec<Cut>,
 }
@@ -134,6 +137,28 @@ pub struct Churn {
     /// Probability that a crash is the last one: the machine never returns. Means nothing for
     /// the coordinator.
     pub departs: f64,
+    /// How it follows the day, if it does.
+    pub day: Option<Day>,
+}
+
+/// How churn follows the day: a host that is switched on at the peak stays longer, and one that
+/// crashes then returns sooner.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Day {
+    /// By which part of their length, from 0 to 1: spells there are longer by up to so much at
+    /// the peak, and shorter at night.
+    pub swing: f64,
+    /// When the peak is, after the world began and each day again.
+    pub peak: Duration,
+}
+
+impl Day {
+    /// What a spell of being there is longer by, and one of being away shorter by.
+    pub(crate) fn factor(&self, at: Duration) -> f64 {
+        const DAY: f64 = 86_400.0;
+        let turn = (at.as_secs_f64() - self.peak.as_secs_f64()) / DAY;
+        1.0 + self.swing * libm::cos(2.0 * std::f64::consts::PI * turn)
+    }
 }
 
 /// The way between a host and the coordinator.
@@ -300,6 +325,7 @@ impl Crowd {
             operators: 0,
             clock_ahead: Spread::Fixed(0),
             joins: Spread::times(Duration::ZERO, Duration::from_secs(10)),
+            trace: Vec::new(),
             cuts: Vec::new(),
             startup: Spread::Fixed(0),
             prepare: Spread::Fixed(0),

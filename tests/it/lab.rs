@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::network::{dockercomp, example, json, repository, wait_until};
+use crate::network::{docker_or_skip, dockercomp, example, json, repository, wait_until};
 
 /// A scenario of the repository; the program that its hosts run must be there.
 fn scenario(name: &str) -> PathBuf {
@@ -70,6 +70,33 @@ fn a_scenario_runs_with_real_processes() {
     assert_eq!(run["problems"], Value::Array(vec![]));
     assert!(number(&run, "host_crashes") >= 1.0, "{told}");
     assert_eq!(told.matches(" crashes\n").count() as f64, number(&run, "host_crashes"));
+    nothing_is_left(temporary.path());
+}
+
+/// A host that is down at the end left its containers, and nobody else would remove them.
+#[test]
+fn a_scenario_runs_with_docker_and_leaves_no_container() {
+    let Some(_engine) = docker_or_skip("a_scenario_runs_with_docker_and_leaves_no_container")
+    else {
+        return;
+    };
+    let containers = || {
+        let list = ["ps", "-aq", "--filter", "label=dockercomp.node"];
+        let output = Command::new("docker").args(list).output().expect("docker starts");
+        String::from_utf8(output.stdout).expect("text").lines().count()
+    };
+    let before = containers();
+    let temporary = tempfile::tempdir().expect("a folder");
+    let output = lab(temporary.path())
+        .args(["lab", "run", "--output", "json", "--executor", "docker"])
+        .arg(scenario("lab-small.toml"))
+        .output()
+        .expect("the binary starts");
+    let run = json(output);
+    assert_eq!(share(&run, "completed"), (10, 10), "{run:#}");
+    assert_eq!(share(&run, "caught"), (1, 1));
+    assert!(number(&run, "host_crashes") >= 1.0, "{run:#}");
+    assert_eq!(containers(), before);
     nothing_is_left(temporary.path());
 }
 

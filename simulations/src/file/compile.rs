@@ -8,10 +8,10 @@ use toml::Table;
 use super::error::FileError;
 use super::quantity::{Dimension, Time, Written};
 use super::section::{AnswerKind, Churn, Hosts, Job, Kind, Volunteers};
-use super::{policy, read, section};
+use super::{policy, read, section, spells};
 use crate::behaviour::{Answer, Behaviour, Deceit, Wakes};
 use crate::random::Spread;
-use crate::scenario::{self, Crowd, Cut, Engine, JobPlan, Scenario};
+use crate::scenario::{self, Crowd, Cut, Day, Engine, JobPlan, Scenario};
 
 /// The median host of SETI@home in 2016, in MFLOPS: what a speed of 100 percent is.
 pub(super) const REFERENCE_MFLOPS: f64 = 3360.0;
@@ -68,6 +68,7 @@ fn check_engine(written: &Volunteers) -> Result<(), FileError> {
         let foreign = [
             (hosts.churn.is_some(), "churn"),
             (!hosts.cuts.is_empty(), "cuts"),
+            (hosts.trace.is_some(), "trace"),
             (hosts.startup.is_some(), "startup"),
             (hosts.prepare.is_some(), "prepare"),
             (hosts.staging.is_some(), "staging"),
@@ -149,6 +150,14 @@ fn crowd(place: &str, hosts: &Hosts, count: u32) -> Result<Crowd, FileError> {
     if let Some(staging) = &hosts.staging {
         crowd.staging = spread(place, "staging", staging, Dimension::Time)?;
     }
+    if let Some(trace) = &hosts.trace {
+        let foreign = [(hosts.churn.is_some(), "churn"), (hosts.joins.is_some(), "joins")];
+        if let Some((_, key)) = foreign.into_iter().find(|(is_there, _)| *is_there) {
+            let reason = "means nothing beside a trace, which says when hosts are there";
+            return Err(FileError::invalid(format!("{place}.{key}"), reason));
+        }
+        crowd.trace = spells::compile(&format!("{place}.trace"), trace)?;
+    }
     let cuts = hosts.cuts.iter().map(|cut| Cut { at: cut.at.0, lasts: cut.lasts.0 });
     crowd.cuts = cuts.collect();
     crowd.churn = hosts.churn.as_ref().map(|churn| self::churn(place, churn)).transpose()?;
@@ -204,10 +213,16 @@ fn behaviour(place: &str, hosts: &Hosts) -> Result<Behaviour, FileError> {
 
 fn churn(place: &str, churn: &Churn) -> Result<scenario::Churn, FileError> {
     probability(&format!("{place}.churn.departs"), churn.departs)?;
+    let day = churn.day.map(|day| Day { swing: day.swing, peak: day.peak.0 });
+    if let Some(Day { swing, .. }) = day.filter(|day| !(0.0..1.0).contains(&day.swing)) {
+        let reason = format!("is {swing}; it is from 0, and less than 1");
+        return Err(FileError::invalid(format!("{place}.churn.day.swing"), reason));
+    }
     Ok(scenario::Churn {
         up: spread(place, "churn.up", &churn.up, Dimension::Time)?,
         down: spread(place, "churn.down", &churn.down, Dimension::Time)?,
         departs: churn.departs,
+        day,
     })
 }
 
@@ -294,6 +309,9 @@ fn coordinator(
     }
     if let Some(nodes) = written.nodes_present_max {
         plan.core.nodes_present_max = nodes;
+    }
+    if written.churn.as_ref().is_some_and(|churn| churn.day.is_some()) {
+        return Err(FileError::invalid("coordinator.churn.day", "is for volunteers"));
     }
     plan.churn = written.churn.as_ref().map(|churn| self::churn(PLACE, churn)).transpose()?;
     plan.compare_every = written.compare_every.unwrap_or(plan.compare_every);

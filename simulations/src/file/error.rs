@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::spells::TraceError;
+
 /// Why a scenario file is refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -30,6 +32,9 @@ pub enum FileError {
         /// How deep is allowed.
         depth: usize,
     },
+    /// A file that it names is wrong.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// A key is unknown, missing, or of the wrong type.
     #[error("{message}")]
     Key {

@@ -25,6 +25,7 @@ pub(crate) mod merge;
 mod policy;
 pub(crate) mod quantity;
 pub(crate) mod section;
+mod spells;
 pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ use toml::{Table, Value};
 
 pub use error::FileError;
 pub use quantity::QuantityError;
+pub use spells::TraceError;
 pub use write::write;
 
 use crate::study::{Expectation, Figure, Model};
@@ -106,6 +108,7 @@ impl Document {
             let (path, value) = merge::parse_setting(setting)?;
             merge::set(&mut resolved, &path, value)?;
         }
+        spells::inline(&mut resolved, path.parent().unwrap_or(Path::new("")))?;
         let name = path.file_stem().map_or_else(PathBuf::new, PathBuf::from);
         Self::new(name.display().to_string(), resolved)
     }

@@ -55,9 +55,18 @@ pub(crate) struct Hosts {
     /// What each run takes besides the program.
     pub(crate) staging: Option<Written>,
     pub(crate) churn: Option<Churn>,
+    /// When each was there: the name of a CSV file, and then what it says.
+    pub(crate) trace: Option<Vec<Vec<(f64, f64)>>>,
     /// When all of them are cut off.
     #[serde(default)]
     pub(crate) cuts: Vec<Cut>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Day {
+    pub(crate) swing: f64,
+    pub(crate) peak: Time,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -110,6 +119,8 @@ pub(crate) struct Churn {
     pub(crate) down: Written,
     #[serde(default)]
     pub(crate) departs: f64,
+    /// How it follows the day.
+    pub(crate) day: Option<Day>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

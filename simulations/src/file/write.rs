@@ -72,6 +72,14 @@ fn crowd(crowd: &Crowd) -> Value {
     if let Some(churn) = &crowd.churn {
         put(&mut table, "churn", self::churn(churn));
     }
+    if !crowd.trace.is_empty() {
+        table.remove("joins");
+        let pair = |&(up, down): &(Duration, Duration)| {
+            Value::Array([up, down].map(|time| Value::Float(time.as_secs_f64())).to_vec())
+        };
+        let host = |spells: &Vec<_>| Value::Array(spells.iter().map(pair).collect());
+        put(&mut table, "trace", Value::Array(crowd.trace.iter().map(host).collect()));
+    }
     let cuts = crowd.cuts.iter().map(|cut| {
         let mut table = Table::new();
         put(&mut table, "at", time(cut.at));
@@ -162,6 +170,12 @@ fn churn(churn: &Churn) -> Value {
     put(&mut table, "up", spread(&churn.up, Dimension::Time));
     put(&mut table, "down", spread(&churn.down, Dimension::Time));
     put(&mut table, "departs", churn.departs);
+    if let Some(day) = &churn.day {
+        let mut written = Table::new();
+        put(&mut written, "swing", day.swing);
+        put(&mut written, "peak", time(day.peak));
+        put(&mut table, "day", written);
+    }
     Value::Table(table)
 }
 

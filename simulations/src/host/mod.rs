@@ -155,7 +155,7 @@ impl Host {
         self.is_on = true;
         let (host, life) = (self.number, self.life);
         if let Some(spells) = &mut self.spells {
-            cx.after(spells.up(), Event::HostCrashes { host, life });
+            cx.after(spells.up(cx.now.age()), Event::HostCrashes { host, life });
         }
         let startup = self.machine.duration(&self.startup);
         if startup == Duration::ZERO {
@@ -201,7 +201,7 @@ impl Host {
         self.is_on = false;
         self.life += 1;
         self.n_crashes += 1;
-        let down = spells.down();
+        let down = spells.down(cx.now.age());
         let what = if down.is_none() { What::HostDeparts } else { What::HostCrashes };
         cx.note(what, [self.number.into(), self.life.into(), 0]);
         self.has_departed = down.is_none();

@@ -14,8 +14,9 @@
 //!
 //! - Numbers: Welch's interval, with as few degrees of freedom as the lab's runs leave. Equal
 //!   values of three runs do not show that there is no spread, so the lab's variance counts for
-//!   no less than the model's. A single run has the model's. Pairs are Student's; those that
-//!   all differ by the same say nothing of their spread, and have no interval.
+//!   no less than the model's. A single run has the model's.
+//! - Pairs: Student's. Those that all differ by the same say nothing of their spread, and do
+//!   not count.
 //! - Shares: the wider of that and Newcombe's interval (1998, method 10) over all trials, so
 //!   that no hits at all do not pass for certainty.
 
@@ -77,7 +78,9 @@ pub(crate) fn compare(model: &[Run], lab: &[Run]) -> Vec<Compared> {
         let (model, lab) = (summary(&model)?, summary(&lab)?);
         let difference = lab.mean - model.mean;
         let holds_0 = |low: f64, high: f64| low <= 0.0 && 0.0 <= high;
-        let agrees = holds_0(low, high) && pairs.as_ref().is_none_or(|it| holds_0(it.low, it.high));
+        let says_something = |pairs: &&Summary| pairs.low < pairs.high;
+        let sharper = pairs.as_ref().filter(says_something);
+        let agrees = holds_0(low, high) && sharper.is_none_or(|it| holds_0(it.low, it.high));
         let metric = (*metric).to_owned();
         Some(Compared { metric, what, model, lab, difference, low, high, pairs, agrees })
     });
@@ -95,7 +98,7 @@ fn pairs(model: &[Measure], lab: &[Measure]) -> Option<Summary> {
     let difference = |(lab, model): (&Measure, &Measure)| lab.value() - model.value();
     let differences: Vec<f64> = lab.iter().zip(model).map(difference).collect();
     let differences: Vec<Measure> = differences.into_iter().map(Measure::Number).collect();
-    summary(&differences).filter(|pairs| pairs.low < pairs.high)
+    summary(&differences).filter(|pairs| pairs.runs > 1)
 }
 
 /// The 95 % interval of the lab's mean less the model's; nothing if one has no runs, or the
@@ -152,7 +155,13 @@ pub(crate) fn table(compared: &[Compared]) -> String {
             format!("{} to {}", signed(figure.low), signed(figure.high)),
             figure.pairs.as_ref().map_or_else(
                 || "-".to_owned(),
-                |pairs| format!("{} to {}", signed(pairs.low), signed(pairs.high)),
+                |pairs| {
+                    if pairs.low < pairs.high {
+                        format!("{} to {}", signed(pairs.low), signed(pairs.high))
+                    } else {
+                        format!("always {}", signed(pairs.mean))
+                    }
+                },
             ),
             if figure.agrees { "agree" } else { "DIFFER" }.to_owned(),
         ]);
@@ -203,7 +212,7 @@ mod tests {
         let found = pairs(&model, &numbers(&[11.0, 22.0, 33.0])).expect("an interval");
         assert!((found.mean - 2.0).abs() < 1e-9, "{found:?}");
         assert!((found.high - 2.0 - 4.3027 / 3.0f64.sqrt()).abs() < 1e-3, "{found:?}");
-        assert_eq!(pairs(&model, &numbers(&[11.0, 21.0, 31.0])), None, "no spread is seen");
+        assert_eq!(pairs(&model, &numbers(&[11.0])), None, "one pair has no interval");
     }
 
     #[test]

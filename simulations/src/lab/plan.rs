@@ -5,7 +5,7 @@
 //! | `population`, `hosts.*.count`, `share` | one process each, at most [`HOSTS_MAX`] |
 //! | `hosts.*.behaviour` | `honest`, or `saboteur` at rate 1 with an answer of its own: `--fault wrong-results` |
 //! | `hosts.*.cores`, `operators`, `joins` | `--cpus`, `--operator`, when the process is started |
-//! | `hosts.*.churn`, `faults.end` | `kill -9` and a start on the same directory, at the moments that the model draws; who departs is not started again |
+//! | `hosts.*.churn`, `trace`, `faults.end` | `kill -9` and a start on the same directory, at the moments that the model draws; who departs is not started again |
 //! | `hosts.*.startup`, `prepare`, `staging`, `jobs.*.fetch`, `network.latency`, `network.timeout`, `coordinator.sync`, `coordinator.pull` | as this machine has them: the model is told, the lab finds out |
 //! | `hosts.*.cuts` | a network namespace for each group, whose link goes down and up; needs root |
 //! | `jobs.*.units`, `submit`, `validation` | a job file |
@@ -31,7 +31,7 @@ use crate::file::compile::volunteers;
 use crate::file::section::{Coordinator, Faults, Hosts, Job, Kind, Network, Volunteers};
 use crate::file::{Document, FileError, read};
 use crate::random::Spread;
-use crate::scenario::{DepartedOutputs, Engine, RunPer, Scenario};
+use crate::scenario::{Crowd, DepartedOutputs, Engine, RunPer, Scenario};
 use crate::weather::{Nature, Spells};
 
 /// Processes that one machine is trusted with.
@@ -128,12 +128,12 @@ impl Plan {
             steps.push((at, Step::Start { host }));
             let Some(mut spells) = Spells::of(seed, host, crowd) else { continue };
             loop {
-                at += spells.up();
+                at += spells.up(at);
                 if at >= end {
                     break;
                 }
                 steps.push((at, Step::Kill { host }));
-                let Some(down) = spells.down() else { break };
+                let Some(down) = spells.down(at) else { break };
                 at += down;
                 steps.push((at, Step::Start { host }));
             }
@@ -201,10 +201,10 @@ fn check(
         let reason = format!("is {:?}; the lab runs in real time, {LENGTH_MAX:?} at most", end.0);
         demand(end.0 <= LENGTH_MAX, "faults.end", reason)?;
     }
-    let some_depart = scenario
-        .crowds
-        .iter()
-        .any(|crowd| crowd.churn.as_ref().is_some_and(|churn| churn.departs > 0.0));
+    let departs = |crowd: &Crowd| {
+        !crowd.trace.is_empty() || crowd.churn.as_ref().is_some_and(|churn| churn.departs > 0.0)
+    };
+    let some_depart = scenario.crowds.iter().any(departs);
     let are_lost = scenario.departed_outputs == DepartedOutputs::Lost;
     let reason = "must be \"lost\": nobody serves what departed with a process";
     demand(!some_depart || are_lost, "faults.departed_outputs", reason)
@@ -231,6 +231,7 @@ fn check_hosts(place: &str, group: &Hosts, executor: ExecutorKind) -> Result<(),
         prepare: _,
         staging: _,
         churn: _,
+        trace: _,
         cuts: _,
     } = group;
     let reason = "is not what the binary can do; honest or saboteur";
@@ -380,7 +381,7 @@ mod tests {
         ] {
             let error = plan(&[(path, value)]).expect_err(path).to_string();
             // The direct engine refuses by itself what it has not.
-            let place = if path == "engine" { "hosts.honest.churn" } else { path };
+            let place = if path == "engine" { "faults" } else { path };
             assert!(error.starts_with(&format!("{place}: ")), "{path}: {error}");
         }
         let error = plan(&[("hosts.saboteurs.rate", "0.5")]).expect_err("a rate").to_string();

@@ -11,6 +11,7 @@ fn rough(defect: Option<Defect>) -> Scenario {
         up: Spread::times(seconds(up / 4), seconds(up)),
         down: Spread::times(seconds(1), seconds(down)),
         departs,
+        day: None,
     };
     // Some go for good: only deadlines tell of them.
     let honest = Crowd { churn: Some(churn(600, 60, 0.1)), ..Crowd::honest(8) };

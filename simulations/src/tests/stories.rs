@@ -16,6 +16,7 @@ fn deserted(outputs: DepartedOutputs) -> Scenario {
         up: Spread::times(seconds(60), seconds(240)),
         down: Spread::Fixed(0),
         departs: 1.0,
+        day: None,
     };
     scenario.crowds = vec![Crowd { churn: Some(leaves), ..Crowd::honest(30) }];
     scenario.coordinator.pull = Spread::times(seconds(30), seconds(90));

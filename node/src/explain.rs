@@ -160,7 +160,8 @@ mod tests {
             offer: Capacity { cpu_millis: 0, memory_bytes: 0, disk_bytes: 1 },
             ..FINE
         };
-        let expected = ["stopping", "trouble", "no_cpu", "no_memory", "disk_full", "volume_used_up"];
+        let expected =
+            ["stopping", "trouble", "no_cpu", "no_memory", "disk_full", "volume_used_up"];
         assert_eq!(names(&own, &reasons_of_coordinator()), expected);
     }
 }

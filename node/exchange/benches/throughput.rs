@@ -6,7 +6,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use dockercomp_exchange::{Dial, DialError, Exchange, FetchOptions, Options, Protocol, provider_key};
+use dockercomp_exchange::{
+    Dial, DialError, Exchange, FetchOptions, Options, Protocol, provider_key,
+};
 use dockercomp_network::{Handle, Keypair, Role, Service, StreamProtocol};
 use dockercomp_protocol::wire::chunk;
 use dockercomp_protocol::{Cid, NodeId, content};

@@ -21,8 +21,8 @@ use crate::link::Links;
 use crate::options::{FetchOptions, Fetched, Options};
 use crate::rate::Limits;
 use crate::server::{Authorise, Server};
-use crate::swarms::Swarms;
 use crate::session::{Join, Message, Session};
+use crate::swarms::Swarms;
 use crate::traffic::Traffic;
 
 /// Callers and hints that wait for one session's attention.

@@ -4,11 +4,13 @@
 //!
 //! ```text
 //! Exchange::fetch ──► session (one a dataset) ──► Scheduler: which block of whom   (pure)
-//!                        │        │
-//!                        │        └─► link (one a peer): a pipelined stream ──► peer's Server
+//!                        │   │    │
+//!                        │   │    └─► link (one a peer): a pipelined stream ──► peer's Server
+//!                        │   └─► members: who has what, and who else wants it ──► peer's Swarms
 //!                        └─► Store::put: verified with BLAKE3, then written
 //!
-//! peer's link ──► Server::serve ──► Authorise ──► Store::block ──► answer
+//! peer's link ──► Server::serve ──► Authorise ──► Slots ──► Store::block ──► answer
+//! peer's members ──► Exchange::tell ──► Swarms: maps and members ──► answer
 //! ```
 //!
 //! | Module | What it does |
@@ -18,6 +20,7 @@
 //! | [`Server`] | answers peers |
 //! | [`Door`] | where it answers near peers without encryption |
 //! | [`Traffic`] | who sent how much |
+//! | [`Volume`] | how much may pass in a month |
 //! | [`Dial`], [`Discover`], [`Authorise`] | what it needs from its surroundings |
 //!
 //! # Invariants
@@ -30,7 +33,6 @@
 //!
 //! # What is not here
 //!
-//! Exchange of bitmaps, rarest first, upload slots and an end game.
 //! Single flight is by dataset: two datasets that share a chunk and are fetched at the same
 //! moment may both ask for it.
 

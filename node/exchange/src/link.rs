@@ -68,11 +68,22 @@ type Reply<T> = oneshot::Sender<Result<T, Arc<LinkError>>>;
 
 /// A question and where its answer goes.
 enum Command {
-    Block { digest: Digest, reply: Reply<BlockAnswer> },
-    Held { digest: Digest, reply: Reply<Held> },
-    Open { token: Token, reply: Reply<u16> },
+    Block {
+        digest: Digest,
+        reply: Reply<BlockAnswer>,
+    },
+    Held {
+        digest: Digest,
+        reply: Reply<Held>,
+    },
+    Open {
+        token: Token,
+        reply: Reply<u16>,
+    },
     /// The block that was asked for is not needed any more. Nothing answers it.
-    Stop { digest: Digest },
+    Stop {
+        digest: Digest,
+    },
 }
 
 impl Command {
@@ -138,7 +149,9 @@ impl<D: Dial> Links<D> {
             async |plane| self.ask((peer, plane), |reply| Command::Block { digest, reply }).await;
         if self.may_be_plain(&peer) {
             match ask(Plane::Plain).await {
-                Ok(answer @ (Ok(_) | Err(Miss::Busy | Miss::Stopped))) => return Ok((answer, Plane::Plain)),
+                Ok(answer @ (Ok(_) | Err(Miss::Busy | Miss::Stopped))) => {
+                    return Ok((answer, Plane::Plain));
+                }
                 // Blocks that are not public are given to some over the other plane.
                 Ok(Err(Miss::NotFound | Miss::Denied)) => {}
                 Err(error) => {

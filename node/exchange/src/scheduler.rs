@@ -193,7 +193,8 @@ impl Scheduler {
             return;
         }
         let is_chunk = block.codec() == RAW;
-        let tie = if is_chunk { rank(block.hash().digest(), self.options.seed) } else { self.next_order };
+        let tie =
+            if is_chunk { rank(block.hash().digest(), self.options.seed) } else { self.next_order };
         self.next_order += 1;
         self.n_unlisted += 1;
         let entry = Block {

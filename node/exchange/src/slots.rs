@@ -76,7 +76,12 @@ impl Slots {
 
     /// A peer asks for a block. Whether it is served; then [`Self::on_done`] must follow.
     /// `gave` says how much a peer has given us.
-    pub(crate) fn ask(&mut self, now: Instant, peer: NodeId, gave: impl Fn(&NodeId) -> u64) -> bool {
+    pub(crate) fn ask(
+        &mut self,
+        now: Instant,
+        peer: NodeId,
+        gave: impl Fn(&NodeId) -> u64,
+    ) -> bool {
         self.waiting.retain(|_, waiting| now.duration_since(waiting.asked_at) < FORGET);
         self.held.retain(|_, slot| slot.n_open > 0 || now.duration_since(slot.used_at) < IDLE);
         if !self.held.contains_key(&peer) {
@@ -156,7 +161,12 @@ mod tests {
 
     /// All of `n_peers` ask every 100 ms for so many seconds. How often each was served, and the
     /// most that held a slot at once.
-    fn served(slots: &mut Slots, n_peers: u8, seconds: u32, gave: impl Fn(&NodeId) -> u64) -> (Vec<u32>, usize) {
+    fn served(
+        slots: &mut Slots,
+        n_peers: u8,
+        seconds: u32,
+        gave: impl Fn(&NodeId) -> u64,
+    ) -> (Vec<u32>, usize) {
         let start = Instant::now();
         let mut times = vec![0; usize::from(n_peers)];
         let mut most = 0;

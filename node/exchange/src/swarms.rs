@@ -116,7 +116,8 @@ impl Swarms {
 
     fn watch(&self, root: &Digest) -> watch::Receiver<u64> {
         let all = self.locked();
-        all.get(root).map_or_else(|| watch::Sender::default().subscribe(), |swarm| swarm.version.subscribe())
+        all.get(root)
+            .map_or_else(|| watch::Sender::default().subscribe(), |swarm| swarm.version.subscribe())
     }
 
     fn locked(&self) -> MutexGuard<'_, BTreeMap<Digest, Swarm>> {
@@ -270,7 +271,8 @@ impl<D: Dial> Teller<'_, D> {
         let may_know = |digest: &Digest| self.server.may_serve(&self.peer, digest);
         let allowed: Vec<bool> = digests.iter().map(may_know).collect();
         let here = self.which_are_here(digests.to_vec()).await;
-        let held: Vec<bool> = here.into_iter().zip(&allowed).map(|(here, may)| here && *may).collect();
+        let held: Vec<bool> =
+            here.into_iter().zip(&allowed).map(|(here, may)| here && *may).collect();
         self.list = list;
         // What it may not know is never told, so it counts as told.
         let known = held.iter().zip(&allowed).map(|(held, may)| *held || !may);
@@ -285,7 +287,8 @@ impl<D: Dial> Teller<'_, D> {
             return None;
         }
         let here = self.which_are_here(open.iter().map(|n| self.asked[*n].0).collect()).await;
-        let come: Vec<usize> = open.into_iter().zip(here).filter(|(_, here)| *here).map(|(n, _)| n).collect();
+        let come: Vec<usize> =
+            open.into_iter().zip(here).filter(|(_, here)| *here).map(|(n, _)| n).collect();
         for n in &come {
             self.asked[*n].1 = true;
         }
@@ -327,7 +330,11 @@ impl<D: Dial> Teller<'_, D> {
         (!members.is_empty()).then_some(News::Members { members })
     }
 
-    async fn send(&self, write: &mut (impl AsyncWrite + Unpin), news: &News) -> Result<(), ServeError> {
+    async fn send(
+        &self,
+        write: &mut (impl AsyncWrite + Unpin),
+        news: &News,
+    ) -> Result<(), ServeError> {
         let bytes = codec::encode(news);
         let after = self.server.patience().stall;
         let writing = write_frame(write, &bytes, SWARM_MESSAGE_BYTES_MAX);

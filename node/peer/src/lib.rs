@@ -180,14 +180,16 @@ impl Peer {
             },
         );
         let private = Private::default();
-        let peer = Self { inner: Arc::new(Inner {
-            key,
-            store,
-            network,
-            exchange,
-            private,
-            volume: volume.clone(),
-        }) };
+        let peer = Self {
+            inner: Arc::new(Inner {
+                key,
+                store,
+                network,
+                exchange,
+                private,
+                volume: volume.clone(),
+            }),
+        };
         let mut tasks = if options.lie {
             vec![peer.serve_lies(shutdown.clone())?]
         } else {

@@ -40,7 +40,8 @@ pub(crate) async fn keep(store: Store, volume: Arc<Volume>, shutdown: Cancellati
         };
         let used = volume.used();
         if kept.as_ref() != Some(&used) {
-            let row = Row::Put { table: Table::Traffic, key: KEY.to_vec(), value: codec::encode(&used) };
+            let row =
+                Row::Put { table: Table::Traffic, key: KEY.to_vec(), value: codec::encode(&used) };
             let store = store.clone();
             match spawn_blocking(move || store.append(&[], &[row])).await {
                 Ok(Ok(())) => kept = Some(used),

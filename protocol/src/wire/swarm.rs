@@ -168,14 +168,16 @@ mod tests {
     fn messages_are_golden() {
         let join = Question::Join { root: [0xab; 32] };
         let list = Question::list(7, [&[1; 32], &[2; 32]]);
-        for (question, head) in [(join, "a1646a6f696ea164726f6f745820ab"), (list, "a1646c697374a2646c69737407")] {
+        for (question, head) in
+            [(join, "a1646a6f696ea164726f6f745820ab"), (list, "a1646c697374a2646c69737407")]
+        {
             let bytes = codec::encode(&question);
             assert!(hex::encode(&bytes).starts_with(head), "{}", hex::encode(&bytes));
             assert_eq!(Question::decode(&bytes).expect("what was encoded"), question);
         }
         let told = [
             (News::All, "63616c6c"),
-            (News::map(7, &[true, false, true]), "a1636d6170a26462697473410564" ),
+            (News::map(7, &[true, false, true]), "a1636d6170a26462697473410564"),
             (News::Have { list: 7, blocks: vec![1] }, "a16468617665a2646c69737407"),
             (News::Members { members: vec![member(1)] }, "a1676d656d62657273a1676d656d62657273"),
         ];
@@ -188,7 +190,8 @@ mod tests {
 
     #[test]
     fn what_is_over_its_bound_is_refused() {
-        let long = Question::List { list: 1, digests: vec![0; (SWARM_LIST_MAX + 1) * DIGEST_BYTES] };
+        let long =
+            Question::List { list: 1, digests: vec![0; (SWARM_LIST_MAX + 1) * DIGEST_BYTES] };
         let crooked = Question::List { list: 1, digests: vec![0; DIGEST_BYTES + 1] };
         for question in [long, crooked] {
             assert!(Question::decode(&codec::encode(&question)).is_err());
@@ -225,7 +228,8 @@ mod tests {
     #[test]
     fn a_map_of_another_list_is_none() {
         assert_eq!(marked(&[0b101], 3), Some(vec![0, 2]));
-        for (bits, n_blocks) in [(&[][..], 3), (&[1, 0][..], 3), (&[0b1000][..], 3), (&[0][..], 0)] {
+        for (bits, n_blocks) in [(&[][..], 3), (&[1, 0][..], 3), (&[0b1000][..], 3), (&[0][..], 0)]
+        {
             assert_eq!(marked(bits, n_blocks), None);
         }
     }

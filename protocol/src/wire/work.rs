@@ -19,9 +19,8 @@ use crate::inline;
 use crate::limits::{
     AGENT_BYTES_MAX, CACHED_ROOTS_MAX, HEAD_NOTICE_BYTES_MAX, HEADS_ASKED_MAX,
     HEARTBEAT_REPLICAS_MAX, HINT_ADDRESS_BYTES_MAX, HINT_ADDRESSES_MAX, HINT_PEERS_MAX,
-    LABEL_BYTES_MAX, LEASES_MAX,
-    LOG_TAIL_BYTES_MAX, PERMISSION_BYTES_MAX, REPORTS_MAX, RESULT_BYTES_MAX,
-    WORK_MESSAGE_BYTES_MAX,
+    LABEL_BYTES_MAX, LEASES_MAX, LOG_TAIL_BYTES_MAX, PERMISSION_BYTES_MAX, REPORTS_MAX,
+    RESULT_BYTES_MAX, WORK_MESSAGE_BYTES_MAX,
 };
 
 /// The stream protocol's name; its number is the version of all messages here.
@@ -326,7 +325,10 @@ impl Request {
                 register.agent.len() <= AGENT_BYTES_MAX
                     && register.executors.len() <= 2
                     && register.addresses.len() <= HINT_ADDRESSES_MAX
-                    && register.addresses.iter().all(|address| address.len() <= HINT_ADDRESS_BYTES_MAX)
+                    && register
+                        .addresses
+                        .iter()
+                        .all(|address| address.len() <= HINT_ADDRESS_BYTES_MAX)
                     && register.has_right_labels()
             }
             Self::Work(work) => {

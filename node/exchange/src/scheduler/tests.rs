@@ -412,11 +412,10 @@ proptest! {
         let mut picks = picks.iter().cycle();
         if let Some(list) = scheduler.new_list() {
             for n in 0..n_peers {
-                match natures[usize::from(n)] {
-                    told @ (Nature::Tells | Nature::Boasts) => tell(&mut scheduler, &list, n, |cid| {
-                        told == Nature::Boasts || has(told, number(*cid))
-                    }),
-                    _ => {}
+                let nature = natures[usize::from(n)];
+                if let Nature::Tells | Nature::Boasts = nature {
+                    let claims = |cid: &Cid| nature == Nature::Boasts || has(nature, number(*cid));
+                    tell(&mut scheduler, &list, n, claims);
                 }
             }
         }

@@ -72,9 +72,12 @@ impl Default for Members {
     }
 }
 
+/// A list, and those of its blocks that a peer holds.
+type Marked = (Arc<List>, Vec<Cid>);
+
 impl Members {
     /// The blocks of a list that a map marks. `None`: we do not know the list any more.
-    fn marked(&self, list: u32, bits: &[u8]) -> Result<Option<(Arc<List>, Vec<Cid>)>, LinkError> {
+    fn marked(&self, list: u32, bits: &[u8]) -> Result<Option<Marked>, LinkError> {
         let Some(list) = self.list(list)? else { return Ok(None) };
         let places = marked(bits, list.blocks.len()).ok_or(LinkError::Map)?;
         let blocks = places.into_iter().map(|place| list.blocks[place]).collect();
@@ -252,9 +255,9 @@ fn is_believable(peer: NodeId, address: &Multiaddr, teller: Option<IpAddr>) -> b
     };
     let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
     let is_host = !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast;
-    let has_port = address.iter().any(|part| {
-        matches!(part, Protocol::Tcp(port) | Protocol::Udp(port) if port != 0)
-    });
+    let has_port = address
+        .iter()
+        .any(|part| matches!(part, Protocol::Tcp(port) | Protocol::Udp(port) if port != 0));
     let is_its_own = match address.iter().last() {
         Some(Protocol::P2p(id)) => id == peer,
         _ => true,
@@ -321,7 +324,8 @@ mod tests {
         assert_eq!(right.1, blocks[1..]);
         assert!(members.marked(2, &[0b10]).expect("a late one").is_none());
         assert_eq!(members.at(3, &[0]).expect("places"), Some(blocks[..1].to_vec()));
-        for (list, bits) in [(4, &[0b10][..]), (0, &[0b10]), (3, &[0b100]), (3, &[0, 0]), (3, &[])] {
+        for (list, bits) in [(4, &[0b10][..]), (0, &[0b10]), (3, &[0b100]), (3, &[0, 0]), (3, &[])]
+        {
             assert!(matches!(members.marked(list, bits), Err(LinkError::Map)), "{list} {bits:?}");
         }
         assert!(matches!(members.at(3, &[2]), Err(LinkError::Map)));

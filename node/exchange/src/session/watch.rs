@@ -80,7 +80,10 @@ async fn ask(
     }
 }
 
-async fn send(write: &mut (impl AsyncWrite + Unpin), question: &Question) -> Result<(), FrameError> {
+async fn send(
+    write: &mut (impl AsyncWrite + Unpin),
+    question: &Question,
+) -> Result<(), FrameError> {
     write_frame(write, &codec::encode(question), SWARM_MESSAGE_BYTES_MAX).await
 }
 

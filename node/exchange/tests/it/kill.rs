@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use dockercomp_exchange::{Dial, DialError, Protocol, Exchange, FetchOptions, Options};
+use dockercomp_exchange::{Dial, DialError, Exchange, FetchOptions, Options, Protocol};
 use dockercomp_protocol::manifest::Chunker;
 use dockercomp_protocol::{Cid, NodeId, content};
 use dockercomp_store::{AddOptions, Store, Want};

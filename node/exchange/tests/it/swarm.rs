@@ -47,9 +47,9 @@ async fn eight_nodes_get_from_each_other_what_a_slow_seeder_gives_them() {
         node.know(&seeder);
         nodes.push((node, exchange));
     }
-    let fetching = nodes.iter().map(|(_, exchange)| {
-        exchange.fetch(root, Want::All, [seeder.id], FetchOptions::default())
-    });
+    let fetching = nodes
+        .iter()
+        .map(|(_, exchange)| exchange.fetch(root, Want::All, [seeder.id], FetchOptions::default()));
     for fetched in within(futures::future::join_all(fetching)).await {
         let fetched = fetched.expect("an honest seeder");
         assert_eq!(fetched.liars, []);
@@ -148,7 +148,9 @@ async fn boast(
 }
 
 /// A node fetches from a boaster, which is blamed, and then from an honest peer. The boaster.
-async fn fetch_beside(news: impl Fn(u32, usize) -> Vec<u8> + Clone + Send + Sync + 'static) -> Boaster {
+async fn fetch_beside(
+    news: impl Fn(u32, usize) -> Vec<u8> + Clone + Send + Sync + 'static,
+) -> Boaster {
     let boaster = Boaster::new(news).await;
     let files = files(80, 1000);
     let mut honest = World::stranger();
@@ -296,7 +298,8 @@ async fn who_does_not_ask_by_the_rules_is_let_go() {
     let node = World::stranger();
     let root = digest(&node.add(&files(1, 100)));
     let join = codec::encode(&Question::Join { root });
-    let long = codec::encode(&Question::List { list: 1, digests: vec![0; 32 * (SWARM_LIST_MAX + 1)] });
+    let long =
+        codec::encode(&Question::List { list: 1, digests: vec![0; 32 * (SWARM_LIST_MAX + 1)] });
     let list = codec::encode(&Question::list(1, [&root]));
     let cases: [&[&[u8]]; 4] = [&[&list], &[&join, &join], &[b"garbage"], &[&join, &long]];
     for frames in cases {

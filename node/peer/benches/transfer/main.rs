@@ -75,8 +75,7 @@ fn main() -> ExitCode {
 fn compare(args: &Args) -> Result<(), Error> {
     let mut report = Report::default();
     let contenders = Contender::present();
-    let is_wanted =
-        |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    let is_wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
     for load in Load::ALL.into_iter().filter(|load| is_wanted(load.name)) {
         eprintln!("bench-transfer: making {}", load.name);
         let data = args.dir.join("data");

@@ -92,7 +92,8 @@ fn serve(ground: &Ground, source: &Source, work: &Path, n_nodes: usize) -> Resul
     let took = nodes.iter().map(|(_, took)| *took).max().unwrap_or_default();
     let copies = (ground.sent_bytes()? - sent_before) as f64 / source.bytes as f64;
     let peaks = nodes.iter().map(|(node, _)| node.usage().peak_bytes as f64 / MIB);
-    let peaks = peaks.fold((f64::MAX, 0.0_f64), |(least, most), peak| (least.min(peak), most.max(peak)));
+    let peaks =
+        peaks.fold((f64::MAX, 0.0_f64), |(least, most), peak| (least.min(peak), most.max(peak)));
     let seeder_peak = seeder.usage().peak_bytes as f64 / MIB;
     for node in 0..n_nodes {
         let arrived = work.join(format!("get-{node}")).join(INTO).join("source");

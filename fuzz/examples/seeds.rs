@@ -13,12 +13,12 @@ use dockercomp_protocol::log::{Head, HeadNotice, Path as Proof};
 use dockercomp_protocol::manifest::{self, Chunk, ChunkedFile, Chunker};
 use dockercomp_protocol::receipt::Receipt;
 use dockercomp_protocol::statement::{Charter, ResultStatement};
-use dockercomp_protocol::wire::chunk;
 use dockercomp_protocol::wire::permit::Permission;
 use dockercomp_protocol::wire::work::{
     Assignment, Capacity, Hint, HintPeer, Lease, Platform, Refusal, Register, Report, Request,
     Response, Verdict, WorkRequest,
 };
+use dockercomp_protocol::wire::{chunk, swarm};
 use dockercomp_protocol::{Cid, ReplicaId, Timestamp, batch, codec, content, envelope};
 use libp2p_identity::Keypair;
 use serde_bytes::ByteBuf;
@@ -28,6 +28,12 @@ fn main() -> io::Result<()> {
     manifests()?;
     messages(&key)?;
     statements(&key)?;
+    let list = swarm::Question::list(7, [&[1; 32], &[2; 32]]);
+    write("swarm_message", 0, &codec::encode(&list))?;
+    let map = swarm::News::map(7, &[true, false, false, true, false, false, false, false, true]);
+    write("swarm_message", 1, &codec::encode(&map))?;
+    let have = swarm::News::Have { list: 7, blocks: vec![1, 4] };
+    write("swarm_message", 2, &codec::encode(&have))?;
     write("framed", 0, &[&[0, 0, 0, 5][..], b"frame", &[0, 0, 0, 0]].concat())?;
     let want = chunk::Request::Want { id: 7, digest: content::digest_of(b"chunk") };
     write("chunk_stream", 0, &[&[0], &want.encode()[..], &want.encode()].concat())?;

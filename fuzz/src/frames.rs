@@ -4,7 +4,7 @@ use dockercomp_network::framed::{read_frame, write_frame};
 use dockercomp_protocol::codec;
 use dockercomp_protocol::limits::WORK_MESSAGE_BYTES_MAX;
 use dockercomp_protocol::wire::chunk::{ANSWER_BYTES, Answer, REQUEST_BYTES, Request};
-use dockercomp_protocol::wire::work;
+use dockercomp_protocol::wire::{swarm, work};
 use futures::FutureExt;
 
 /// Length-prefixed messages, one after the other, until the stream ends.
@@ -45,6 +45,25 @@ fn is_answer(frame: &[u8; ANSWER_BYTES]) -> bool {
     let Ok(answer) = Answer::decode(frame) else { return false };
     assert_eq!(Answer::decode(&answer.encode()).ok(), Some(answer));
     true
+}
+
+/// What those say that want a dataset, and those that have it.
+pub(crate) fn swarm_message(bytes: &[u8]) -> bool {
+    let question = swarm::Question::decode(bytes);
+    let news = swarm::News::decode(bytes);
+    if let Ok(swarm::News::Map { bits, .. }) = &news {
+        let held = swarm::marked(bits, bits.len() * 8).expect("as many bits as blocks");
+        let mut blocks = vec![false; bits.len() * 8];
+        held.into_iter().for_each(|block| blocks[block] = true);
+        assert_eq!(swarm::News::map(0, &blocks), swarm::News::Map { list: 0, bits: bits.clone() });
+    }
+    if let Ok(question) = &question {
+        assert_eq!(codec::encode(question), bytes);
+    }
+    if let Ok(news) = &news {
+        assert_eq!(codec::encode(news), bytes);
+    }
+    question.is_ok() || news.is_ok()
 }
 
 /// What a node asks of its coordinator.

@@ -40,6 +40,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("report", statements::report),
     ("result", statements::result),
     ("statement", statements::statement),
+    ("swarm_message", frames::swarm_message),
     ("work_request", frames::work_request),
     ("work_response", frames::work_response),
 ];

@@ -19,5 +19,6 @@ mod images;
 mod kills;
 mod lies;
 mod network;
+mod projects;
 mod receipts;
 mod wordcount;

@@ -71,6 +71,7 @@ fn options(dir: PathBuf, role: Role, listen: &str, sealed: bool) -> Result<Optio
         listen: vec![listen.parse()?],
         external: Vec::new(),
         bootstrap: Vec::new(),
+        remembered: None,
         quota_bytes: None,
         reserve_bytes: None,
         sharing: Sharing { sealed, ..Sharing::default() },

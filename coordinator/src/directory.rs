@@ -47,6 +47,16 @@ impl Directory {
         });
     }
 
+    /// Forgets a node that has left.
+    pub(crate) fn left(&self, node: &NodeId) {
+        self.with(|inner| {
+            inner.nodes.remove(node);
+            for holders in inner.holders.values_mut() {
+                holders.retain(|holder| holder != node);
+            }
+        });
+    }
+
     /// Nodes that have registered since the start.
     pub(crate) fn n_nodes(&self) -> usize {
         self.with(|inner| inner.nodes.len())

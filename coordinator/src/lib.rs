@@ -155,6 +155,7 @@ impl Service {
             listen: options.listen,
             external: options.external,
             bootstrap: options.bootstrap.clone(),
+            remembered: None,
             quota_bytes: None,
             sharing: dockercomp_peer::Sharing::default(),
             reserve_bytes: options.reserve_bytes,

@@ -116,6 +116,10 @@ impl Server {
                 Ok(Request::Head { since }) => (self.on_head(since).await, Vec::new()),
                 Ok(Request::Explain) => (self.on_explain(node, &mut explained).await, Vec::new()),
                 Ok(Request::Job { job }) => (self.on_job(&job), Vec::new()),
+                Ok(Request::Detach) => {
+                    registered = false;
+                    (self.on_detach(node).await, Vec::new())
+                }
                 Ok(Request::Report { root, results }) => {
                     (self.on_report(node, root, results, &mut known).await, Vec::new())
                 }
@@ -246,6 +250,17 @@ impl Server {
                 let response = Response::Explained(explanation);
                 *last = Some((Instant::now(), response.clone()));
                 response
+            }
+            Err(Stopped) => busy(),
+        }
+    }
+
+    async fn on_detach(&self, node: NodeId) -> Response {
+        tracing::info!(%node, "node left");
+        match self.decider.tell(Event::NodeDetached { node }).await {
+            Ok(_) => {
+                self.directory.left(&node);
+                Response::Detached
             }
             Err(Stopped) => busy(),
         }

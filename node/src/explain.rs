@@ -13,12 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What a node knows of itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Own<'a> {
-    /// The coordinator, once it was reached.
-    pub(crate) coordinator: Option<&'a str>,
-    /// Peers that it is connected to.
-    pub(crate) n_peers: usize,
-    /// Why work does not go on, if it does not.
-    pub(crate) trouble: Option<&'a str>,
+    /// Projects that it is attached to.
+    pub(crate) n_projects: usize,
     /// Whether it has been asked to stop.
     pub(crate) is_stopping: bool,
     /// What work may use.
@@ -27,6 +23,19 @@ pub(crate) struct Own<'a> {
     pub(crate) used_bytes: u64,
     /// What passed in this month, if that is limited.
     pub(crate) volume: Option<&'a VolumeStatus>,
+}
+
+/// What a node knows of itself and one project.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OfProject<'a> {
+    /// The coordinator, once it was reached.
+    pub(crate) coordinator: Option<&'a str>,
+    /// Peers that the node is connected to.
+    pub(crate) n_peers: usize,
+    /// Why work does not go on, if it does not.
+    pub(crate) trouble: Option<&'a str>,
+    /// Whether the volunteer leaves the project.
+    pub(crate) is_leaving: bool,
 }
 
 /// What the coordinator said.
@@ -51,12 +60,13 @@ pub(crate) async fn ask(session: &Session) -> Said {
     }
 }
 
-/// Every reason on this side why there is nothing to do, the most general first.
-pub(crate) fn reasons(own: &Own<'_>, said: &Said) -> Vec<ReasonInfo> {
+/// Every reason on this side why there is nothing to do for one project, the most general
+/// first.
+pub(crate) fn reasons_of_project(own: &OfProject<'_>, said: &Said) -> Vec<ReasonInfo> {
     let mut reasons = Vec::new();
     let mut add = |name: &str, text: String| reasons.push(ReasonInfo::new(name, text));
-    if own.is_stopping {
-        add("stopping", "the node is stopping".to_owned());
+    if own.is_leaving {
+        add("leaving", "the node leaves the project and asks it for nothing".to_owned());
     }
     match (said, own.coordinator) {
         (Said::Nothing, None) if own.n_peers == 0 => add(
@@ -85,6 +95,21 @@ pub(crate) fn reasons(own: &Own<'_>, said: &Said) -> Vec<ReasonInfo> {
     }
     if let Some(trouble) = own.trouble {
         add("trouble", format!("work does not go on: {trouble}"));
+    }
+    reasons
+}
+
+/// Every reason on this side why there is nothing to do for any project, the most general
+/// first.
+pub(crate) fn reasons(own: &Own<'_>) -> Vec<ReasonInfo> {
+    let mut reasons = Vec::new();
+    let mut add = |name: &str, text: String| reasons.push(ReasonInfo::new(name, text));
+    if own.is_stopping {
+        add("stopping", "the node is stopping".to_owned());
+    }
+    if own.n_projects == 0 {
+        let text = "the node is attached to no project; dockercomp node attach LINK adds one";
+        add("no_projects", text.to_owned());
     }
     let Capacity { cpu_millis, memory_bytes, disk_bytes } = own.offer;
     for (name, what, is_offered) in [
@@ -117,18 +142,11 @@ pub(crate) fn reasons(own: &Own<'_>, said: &Said) -> Vec<ReasonInfo> {
 mod tests {
     use super::*;
 
-    const FINE: Own<'static> = Own {
-        coordinator: Some("12D3"),
-        n_peers: 3,
-        trouble: None,
-        is_stopping: false,
-        offer: Capacity { cpu_millis: 1, memory_bytes: 1, disk_bytes: 2 },
-        used_bytes: 1,
-        volume: None,
-    };
+    const FINE: OfProject<'static> =
+        OfProject { coordinator: Some("12D3"), n_peers: 3, trouble: None, is_leaving: false };
 
-    fn names(own: &Own<'_>, said: &Said) -> Vec<String> {
-        reasons(own, said).into_iter().map(|reason| reason.reason).collect()
+    fn names(reasons: Vec<ReasonInfo>) -> Vec<String> {
+        reasons.into_iter().map(|reason| reason.reason).collect()
     }
 
     fn reasons_of_coordinator() -> Said {
@@ -137,31 +155,38 @@ mod tests {
 
     #[test]
     fn a_node_that_is_fine_leaves_it_to_the_coordinator_to_say_why() {
-        assert_eq!(names(&FINE, &reasons_of_coordinator()), [""; 0]);
+        assert_eq!(names(reasons_of_project(&FINE, &reasons_of_coordinator())), [""; 0]);
+        let offer = Capacity { cpu_millis: 1, memory_bytes: 1, disk_bytes: 2 };
+        let own = Own { n_projects: 1, is_stopping: false, offer, used_bytes: 1, volume: None };
+        assert_eq!(names(reasons(&own)), [""; 0]);
     }
 
     #[test]
     fn who_cannot_be_reached_is_told_apart() {
+        let told = |own: &OfProject<'_>, said| names(reasons_of_project(own, said));
         let lost = Said::Nothing;
-        assert_eq!(names(&FINE, &lost), ["coordinator_lost"]);
-        let never = Own { coordinator: None, ..FINE };
-        assert_eq!(names(&never, &lost), ["no_coordinator"]);
-        assert_eq!(names(&Own { n_peers: 0, ..never }, &lost), ["no_network"]);
-        assert_eq!(names(&FINE, &Said::Other), ["not_told"]);
+        assert_eq!(told(&FINE, &lost), ["coordinator_lost"]);
+        let never = OfProject { coordinator: None, ..FINE };
+        assert_eq!(told(&never, &lost), ["no_coordinator"]);
+        assert_eq!(told(&OfProject { n_peers: 0, ..never }, &lost), ["no_network"]);
+        assert_eq!(told(&FINE, &Said::Other), ["not_told"]);
     }
 
     #[test]
     fn every_local_reason_is_named() {
+        let of_project = OfProject { trouble: Some("the store is full"), is_leaving: true, ..FINE };
+        let told = reasons_of_project(&of_project, &reasons_of_coordinator());
+        assert_eq!(names(told), ["leaving", "trouble"]);
         let volume = VolumeStatus { month: "2026-11".into(), used_bytes: 7, limit_bytes: 7 };
         let own = Own {
-            volume: Some(&volume),
-            trouble: Some("the store is full"),
+            n_projects: 0,
             is_stopping: true,
             offer: Capacity { cpu_millis: 0, memory_bytes: 0, disk_bytes: 1 },
-            ..FINE
+            used_bytes: 1,
+            volume: Some(&volume),
         };
         let expected =
-            ["stopping", "trouble", "no_cpu", "no_memory", "disk_full", "volume_used_up"];
-        assert_eq!(names(&own, &reasons_of_coordinator()), expected);
+            ["stopping", "no_projects", "no_cpu", "no_memory", "disk_full", "volume_used_up"];
+        assert_eq!(names(reasons(&own)), expected);
     }
 }

@@ -14,6 +14,9 @@
 //! head; what the coordinator answers itself does, and two signed heads of one size with
 //! different roots prove it to anybody.
 //!
+//! The head is remembered also when the node has left the project, so that a coordinator cannot
+//! shake off what it signed.
+//!
 //! # What is not here
 //!
 //! A node that has caught its coordinator goes on working: whether to leave is its owner's
@@ -22,14 +25,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dockercomp_network::{SubscribeError, Subscription};
 use dockercomp_peer::Peer;
 use dockercomp_peer::reply::chain;
 use dockercomp_protocol::ids::ProjectId;
 use dockercomp_protocol::log::{Head, HeadNotice, Notice};
 use dockercomp_protocol::wire::work::{Request, Response};
 use dockercomp_store::{Row, Store, StoreError, Table};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Board, ForkInfo, LogInfo};
@@ -46,7 +48,7 @@ pub(crate) struct Watch {
     board: Board,
     /// Where evidence is put.
     dir: PathBuf,
-    gossip: Subscription,
+    notices: mpsc::Receiver<Vec<u8>>,
     /// How long this node waits before it asks about a head that it has only heard of.
     pause: Duration,
     /// The newest head that was proven to carry on all that were remembered before.
@@ -74,22 +76,22 @@ enum Standing {
 }
 
 impl Watch {
-    /// Reads what was remembered, and listens from then on.
-    pub(crate) async fn start(
+    /// A watch that hears of heads by `notices`.
+    pub(crate) fn new(
         peer: &Peer,
         project: ProjectId,
         session: session::Handle,
         board: Board,
-    ) -> Result<Self, SubscribeError> {
-        let is_right = |bytes: &[u8]| HeadNotice::open(bytes).is_ok();
-        let gossip = peer.network().subscribe(HeadNotice::TOPIC, is_right).await?;
+        notices: mpsc::Receiver<Vec<u8>>,
+    ) -> Self {
         let turn = peer.id().to_bytes().last().copied().unwrap_or_default();
         let pause = SPREAD.mul_f64(f64::from(turn) / 256.0);
-        let (store, dir) = (peer.store().clone(), peer.store().dir().join("evidence"));
-        Ok(Self { project, store, session, board, dir, gossip, pause, newest: None })
+        let dir = peer.store().dir().join("evidence").join(project.to_string());
+        let store = peer.store().clone();
+        Self { project, store, session, board, dir, notices, pause, newest: None }
     }
 
-    /// Watches until `shutdown`. `welcomed` changes whenever the coordinator was found.
+    /// Reads what was remembered, and watches until `shutdown`. `welcomed` changes whenever the coordinator was found.
     pub(crate) async fn run(
         mut self,
         mut welcomed: watch::Receiver<()>,
@@ -109,8 +111,8 @@ impl Watch {
                     Ok(()) => self.ask(None).await,
                     Err(_) => return,
                 },
-                gossip = self.gossip.next() => match gossip {
-                    Some(gossip) => self.on_notice(gossip.data.to_vec()).await,
+                notice = self.notices.recv() => match notice {
+                    Some(notice) => self.on_notice(notice).await,
                     None => return,
                 },
             }

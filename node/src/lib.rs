@@ -1,13 +1,17 @@
-//! A volunteer's node: the shell around the pure agent.
+//! A volunteer's node: the shell around the pure household of agents.
 //!
 //! ```text
-//!              announcements            ┌─────────┐ leases, results  ┌──────────┐
-//!  network ───────────────────────────► │ worker  │ ◄──────────────► │ desk     │ durable
-//!           ◄── session ── coordinator  │ (agent) │                  └──────────┘
-//!                                       └────┬────┘
-//!                                            ▼ office: one method an action
-//!                                    replica: fetch, lay out, run, chunk, sign
+//!           ──► ear: announcements ───► ┌─────────────┐ leases, results  ┌───────┐
+//!  network                              │   worker    │ ◄──────────────► │ desks │ durable
+//!           ◄── sessions, coordinators  │ (household) │                  └───────┘
+//!                                       └──────┬──────┘
+//!                                              ▼ offices: one method an action
+//!                                      replica: fetch, lay out, run, chunk, sign
 //! ```
+//!
+//! Each project has an office, a session with its coordinator, a watch over its log and a desk
+//! of its own; the [`roster`] knows them. The worker, the executor and the
+//! [`shelf`] of outputs are one for all.
 //!
 //! # Crash behaviour
 //!
@@ -16,8 +20,10 @@
 //! engine is removed at the next start.
 
 pub mod api;
+mod attached;
 mod borrowed;
 mod desk;
+mod ear;
 mod explain;
 mod fault;
 mod heads;
@@ -27,24 +33,24 @@ mod office;
 mod permits;
 mod platform;
 mod replica;
+mod roster;
 mod session;
+mod shelf;
 mod worker;
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dockercomp_agent::{Agent, Config, Event, Restored};
+use dockercomp_agent::{Config, Household};
 use dockercomp_executor::{Choice, ChooseError, CleanupError, Executor};
 use dockercomp_network::{AcceptError, Role, SubscribeError};
 use dockercomp_peer::clock::Clock;
 use dockercomp_peer::{Peer, PeerError, Sharing, control};
-use dockercomp_protocol::ids::{NodeId, ProjectId};
+use dockercomp_protocol::Timestamp;
+use dockercomp_protocol::ids::NodeId;
 use dockercomp_protocol::link::JoinLink;
-use dockercomp_protocol::statement::Announcement;
 use dockercomp_protocol::wire::work::{Capacity, Register};
-use dockercomp_protocol::{Cid, Timestamp};
 use dockercomp_store::StoreError;
 use multiaddr::Multiaddr;
 use tokio::sync::{mpsc, watch};
@@ -53,23 +59,20 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::fault::Fault;
 
-use crate::api::{ApiState, Board};
-use crate::borrowed::Borrowed;
-use crate::desk::Desk;
-use crate::heads::Watch;
-use crate::jobs::{Job, Jobs, LeaseError};
-use crate::office::{Office, agent_lease};
-use crate::replica::{Bench, Hints, Replica, unit_cid};
-use crate::session::Session;
-use crate::worker::{Message, Worker};
+use crate::api::ApiState;
+use crate::attached::PROJECTS_MAX;
+use crate::ear::Ear;
+use crate::roster::{Common, Roster, RosterError};
+use crate::shelf::Shelf;
+use crate::worker::{Standings, Worker};
 
 /// What a node needs to know.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where its identity, leases and data lie.
     pub dir: PathBuf,
-    /// The project to work for, and doors to its network.
-    pub link: JoinLink,
+    /// Projects to work for beside those that are remembered, and doors to their networks.
+    pub links: Vec<JoinLink>,
     /// What work may use.
     pub offer: Capacity,
     /// How data is passed on.
@@ -112,6 +115,12 @@ pub enum StartError {
     /// Announcements cannot be heard.
     #[error("cannot listen to announcements")]
     Subscribe(#[from] SubscribeError),
+    /// More projects than a node may have.
+    #[error("a node has {PROJECTS_MAX} projects at most")]
+    TooManyProjects,
+    /// No project was named, and none is remembered.
+    #[error("this node is not attached to a project yet")]
+    NoProject,
     /// The control door cannot be opened.
     #[error(transparent)]
     Control(#[from] control::ControlError),
@@ -127,18 +136,18 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts a node; it looks for its coordinator from then on.
+    /// Starts a node; it looks for the coordinators of its projects from then on.
     ///
     /// # Errors
     /// See [`StartError`].
     pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Self, StartError> {
-        let project = options.link.project;
         let peer_options = dockercomp_peer::Options {
             dir: options.dir.clone(),
             role: Role::Client,
             listen: options.listen,
             external: options.external,
-            bootstrap: options.link.via.clone(),
+            bootstrap: options.links.iter().flat_map(|link| link.via.clone()).collect(),
+            remembered: Some(attached::doors),
             quota_bytes: Some(options.offer.disk_bytes),
             reserve_bytes: None,
             sharing: options.sharing,
@@ -155,73 +164,61 @@ impl Service {
         if removed.containers > 0 {
             tracing::info!(containers = removed.containers, "left-over containers removed");
         }
-
         replica::clear(peer.store().dir()).await;
 
-        let board = Board::default();
-        let (borrowed, returned) = Borrowed::new();
-        let bench = Bench {
+        let (store, links) = (peer.store().clone(), options.links);
+        let reading = tokio::task::spawn_blocking(move || {
+            let remembered = roster::enlist(&store, links)?;
+            Ok::<_, RosterError>((remembered, shelf::needed(&store)?))
+        });
+        let (remembered, needed) = reading.await.expect("reading does not panic")?;
+        if remembered.is_empty() {
+            return Err(StartError::NoProject);
+        }
+        // Before anything runs that makes new ones.
+        peer.review_outputs(&needed).await?;
+        let (shelf, returned) = Shelf::new(peer.clone(), shutdown.clone());
+        let (sender, messages) = worker::channel();
+        let (standings, standing) = watch::channel(Standings::new());
+        let (farewells, left) = mpsc::channel(PROJECTS_MAX);
+        let clock = Clock::from(Timestamp::default());
+        let ear = Ear::default();
+        let common = Common {
             peer: peer.clone(),
             executor: Arc::clone(&executor),
-            board: board.clone(),
             faults: options.faults.into(),
-            hints: Hints::default(),
-            borrowed: borrowed.clone(),
-            outputs: Arc::default(),
+            shelf: shelf.clone(),
+            ear: ear.clone(),
+            register: Register {
+                agent: concat!("dockercomp/", env!("CARGO_PKG_VERSION")).to_owned(),
+                executors: vec![executor.kind()],
+                offer: options.offer,
+                addresses: Vec::new(),
+                operator: options.operator.clone(),
+                platform: platform::platform(),
+            },
+            worker: sender.clone(),
+            standings: standing,
+            clock,
             stopping: shutdown.clone(),
         };
-        let register = Register {
-            agent: concat!("dockercomp/", env!("CARGO_PKG_VERSION")).to_owned(),
-            executors: vec![executor.kind()],
-            offer: options.offer,
-            addresses: Vec::new(),
-            operator: options.operator.clone(),
-            platform: platform::platform(),
-        };
-        let (welcomes, welcomed) = mpsc::channel(4);
-        let (session, asking) = Session::new(peer.network().clone(), project, register, welcomes);
-        let (sender, messages) = worker::channel();
-        let desk = Desk::new(peer.store().clone());
-        let (restored, replicas, outputs) = restore(&desk, project, &borrowed).await?;
-        peer.review_outputs(&outputs).await?;
         let seed = u64::from_le_bytes(*peer.id().to_bytes().last_chunk().expect("a long id"));
-        let clock = Clock::from(Timestamp::default());
-        let agent = Agent::new(Config::new(options.offer, seed), restored, clock.now());
-        let watching = Watch::start(&peer, project, asking.clone(), board.clone()).await?;
-        let (found, news) = watch::channel(());
-        helpers.push(tokio::spawn(watching.run(news, shutdown.clone())));
-        let office = Office {
-            project,
-            bench,
-            session: asking.clone(),
-            desk,
-            jobs: Jobs::default(),
-            worker: sender.clone(),
-            clock,
-        };
-        let office = Arc::new(office);
-        helpers.push(tokio::spawn(take_back(Arc::clone(&office), returned, shutdown.clone())));
-        helpers.push(permits::serve(&peer, shutdown.clone())?);
-        let worker = Worker::new(agent, office, board.clone(), messages, replicas);
-        helpers.push(tokio::spawn(session.run(shutdown.clone())));
-        helpers.push(listen(&peer, project, sender.clone(), shutdown.clone()).await?);
-        helpers.push(tokio::spawn(greet(
-            peer.clone(),
-            board.clone(),
-            welcomed,
-            found,
-            sender,
-            shutdown.clone(),
-        )));
+        let household = Household::new(Config::new(options.offer, seed));
+        let worker = Worker::new(household, clock, messages, standings, farewells);
         let working = tokio::spawn(worker.run(shutdown.clone()));
+
+        let roster = Roster::new(common);
+        roster.restore(remembered).await?;
+        helpers.push(tokio::spawn(shelf.take_back(returned)));
+        helpers.push(permits::serve(&peer, shutdown.clone())?);
+        helpers.push(ear.start(&peer, sender, shutdown.clone()).await?);
+        helpers.push(tokio::spawn(roster.clone().run(left)));
         let state = ApiState {
             peer: peer.clone(),
-            board,
-            project: project.to_string(),
+            roster,
             operator: options.operator,
             executor: executor.kind().to_string(),
             executor_reason: chosen.reason.clone(),
-            session: asking,
             offer: options.offer,
             stopping: shutdown.clone(),
         };
@@ -254,107 +251,12 @@ impl Service {
     }
 }
 
-/// Reads the desk.
-async fn restore(
-    desk: &Desk,
-    project: ProjectId,
-    borrowed: &Borrowed,
-) -> Result<(Restored, Vec<Replica>, BTreeSet<Cid>), StoreError> {
-    let (desk, borrowed) = (desk.clone(), borrowed.clone());
-    let read = tokio::task::spawn_blocking(move || {
-        let (leases, results, kept) = (desk.leases()?, desk.results()?, desk.kept()?);
-        let outputs = results.iter().filter_map(|(_, result)| result.output);
-        let outputs = outputs.chain(kept.iter().filter_map(|(_, kept)| kept.output)).collect();
-        let mut restored = Restored {
-            leases: Vec::new(),
-            unreported: results.into_iter().map(|(replica, _)| replica).collect(),
-            kept: kept.into_iter().map(|(replica, _)| replica).collect(),
-        };
-        let mut replicas = Vec::new();
-        for (id, row) in leases {
-            let opened = Job::open(row.job, project).map_err(LeaseError::from).and_then(|job| {
-                let unit = job.unit(&row.unit)?;
-                let (unit_cid, permission) = (unit_cid(&row.unit), row.permission);
-                let outputs = unit.outputs();
-                let loan = (!outputs.is_empty()).then(|| borrowed.borrow(outputs));
-                Ok(Replica { id, job: Arc::new(job), unit, unit_cid, permission, _loan: loan })
-            });
-            match opened {
-                Ok(replica) => {
-                    restored.leases.push(agent_lease(&replica, row.expires_at));
-                    replicas.push(replica);
-                }
-                // For example after joining another project: the lease runs out.
-                Err(_) => desk.dropped(id)?,
-            }
-        }
-        Ok((restored, replicas, outputs))
-    });
-    read.await.expect("reading does not panic")
-}
-
-/// Tells the worker when the project says that there is work.
-async fn listen(
-    peer: &Peer,
-    project: ProjectId,
-    worker: worker::Sender,
-    shutdown: CancellationToken,
-) -> Result<JoinHandle<()>, SubscribeError> {
-    let is_right = |bytes: &[u8]| Announcement::open(bytes).is_some();
-    let mut subscription = peer.network().subscribe(Announcement::TOPIC, is_right).await?;
-    Ok(tokio::spawn(async move {
-        let mut latest = Timestamp::default();
-        while let Some(gossip) = tokio::select! {
-            () = shutdown.cancelled() => None,
-            gossip = subscription.next() => gossip,
-        } {
-            // An old one that somebody repeats is no news.
-            let news = Announcement::open(&gossip.data)
-                .filter(|news| news.project == project && news.issued_at > latest);
-            if let Some(news) = news {
-                latest = news.issued_at;
-                tracing::info!("work announced");
-                if worker.send(Message::Event(Event::Announced)).await.is_err() {
-                    return;
-                }
-            }
-        }
-    }))
-}
-
-/// Forgets outputs of others when nobody here works on them any more.
-async fn take_back(
-    office: Arc<Office>,
-    mut returned: mpsc::UnboundedReceiver<Cid>,
-    shutdown: CancellationToken,
-) {
-    while let Some(output) = tokio::select! {
-        () = shutdown.cancelled() => None,
-        output = returned.recv() => output,
-    } {
-        office.return_output(output).await;
-    }
-}
-
-/// Passes the coordinator's welcomes on.
-async fn greet(
-    peer: Peer,
-    board: Board,
-    mut welcomed: mpsc::Receiver<session::Welcome>,
-    found: watch::Sender<()>,
-    worker: worker::Sender,
-    shutdown: CancellationToken,
-) {
-    while let Some(welcome) = tokio::select! {
-        () = shutdown.cancelled() => None,
-        welcome = welcomed.recv() => welcome,
-    } {
-        peer.trust(welcome.coordinator);
-        board.coordinator(Some(welcome.coordinator.to_string()));
-        found.send_replace(());
-        let event = Event::Welcomed { heartbeat: welcome.heartbeat };
-        if worker.send(Message::Event(event)).await.is_err() {
-            return;
+impl From<RosterError> for StartError {
+    fn from(error: RosterError) -> Self {
+        match error {
+            RosterError::Store(error) => Self::Store(error),
+            RosterError::Full => Self::TooManyProjects,
+            RosterError::Unknown { .. } | RosterError::Ambiguous { .. } => Self::NoProject,
         }
     }
 }

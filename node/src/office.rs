@@ -1,4 +1,4 @@
-//! The node's dealings: what the worker's tasks do, one method an action.
+//! The node's dealings with one project: what the worker's tasks do, one method an action.
 //!
 //! Each method ends by telling the worker what came of it, after that is durable.
 
@@ -22,7 +22,10 @@ use crate::desk::{Desk, KeptRow, LeaseRow, ResultRow};
 use crate::jobs::{Job, Jobs, LeaseError};
 use crate::replica::{Bench, Outcome, Replica, unit_cid};
 use crate::session::{Handle as Session, NoAnswer};
-use crate::worker::{Message, Sender};
+use crate::worker::{Message, Said, Sender};
+
+/// How long the coordinator may take to say good-bye.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Everything that dealings need.
 pub(crate) struct Office {
@@ -40,7 +43,7 @@ impl Office {
     pub(crate) async fn ask_for_work(&self, mut free: Capacity, leases_max: u32) {
         // Inputs could not be fetched.
         if self.bench.peer.volume_is_used_up() {
-            return self.tell(Message::Event(Event::AskFailed)).await;
+            return self.tell(Said::Event(Event::AskFailed)).await;
         }
         let store = self.bench.peer.store().clone();
         let used = tokio::task::spawn_blocking(move || store.used_bytes()).await;
@@ -51,18 +54,18 @@ impl Office {
             executors: vec![self.bench.executor.kind()],
             cached: self.cached().await,
         };
-        let message = match self.session.ask(Request::Work(request)).await {
+        let said = match self.session.ask(Request::Work(request)).await {
             Ok(Response::Work(assignment)) => self.accept(assignment).await,
-            _ => Message::Event(Event::AskFailed),
+            _ => Said::Event(Event::AskFailed),
         };
-        self.tell(message).await;
+        self.tell(said).await;
     }
 
-    async fn accept(&self, assignment: Assignment) -> Message {
+    async fn accept(&self, assignment: Assignment) -> Said {
         let Assignment { leases, hints, retry_ms } = assignment;
         for hint in hints {
             let root = hint.root;
-            self.bench.hints.learn(root, located(hint));
+            self.bench.shelf.hints.learn(self.project, root, located(hint));
         }
         let mut replicas = Vec::new();
         let mut rows = Vec::new();
@@ -82,8 +85,8 @@ impl Office {
         }
         let retry = Duration::from_millis(retry_ms.clamp(100, 3_600_000));
         match self.at_desk(move |desk| desk.leased(&rows)).await {
-            Ok(()) => Message::Leased { replicas, retry },
-            Err(_) => Message::Event(Event::AskFailed),
+            Ok(()) => Said::Leased { replicas, retry },
+            Err(_) => Said::Event(Event::AskFailed),
         }
     }
 
@@ -107,7 +110,7 @@ impl Office {
         };
         let (unit_cid, unit) = (unit_cid(&lease.unit), job.unit(&lease.unit)?);
         let permission = lease.permission.clone();
-        let loan = self.bench.lend(&unit).await;
+        let loan = self.bench.shelf.lend(&unit).await;
         Ok(Replica { id: lease.replica, unit, unit_cid, job, permission, _loan: loan })
     }
 
@@ -119,7 +122,7 @@ impl Office {
             Some(Ok(())) => Event::InputsReady { replica: id },
             Some(Err(outcome)) => self.finish(id, outcome).await,
         };
-        self.tell(Message::Ended { replica: id, event }).await;
+        self.tell(Said::Ended { replica: id, event }).await;
     }
 
     /// Runs a replica to its result.
@@ -129,7 +132,7 @@ impl Office {
             Some(outcome) => self.finish(id, outcome).await,
             None => self.abort(id).await,
         };
-        self.tell(Message::Ended { replica: id, event }).await;
+        self.tell(Said::Ended { replica: id, event }).await;
     }
 
     async fn finish(&self, replica: ReplicaId, outcome: Outcome) -> Event {
@@ -168,7 +171,7 @@ impl Office {
             Ok(rows) => self.send_report(rows).await,
             Err(_) => None,
         };
-        self.tell(Message::Event(event.unwrap_or(Event::ReportFailed))).await;
+        self.tell(Said::Event(event.unwrap_or(Event::ReportFailed))).await;
     }
 
     async fn send_report(&self, rows: Vec<(ReplicaId, ResultRow)>) -> Option<Event> {
@@ -217,42 +220,20 @@ impl Office {
             }
             Ok(_) | Err(NoAnswer) => Event::HeartbeatFailed,
         };
-        self.tell(Message::Event(event)).await;
+        self.tell(Said::Event(event)).await;
     }
 
-    /// Forgets an output of others that nobody here works on any more, unless it is also an
-    /// own one.
-    pub(crate) async fn return_output(&self, output: Cid) {
-        let _outputs = self.bench.outputs.write().await;
-        if self.bench.borrowed.holds(&output) {
-            return;
-        }
-        self.bench.hints.forget(&output);
-        if let Ok(false) = self.at_desk(move |desk| desk.needs(&output)).await {
-            self.remove_output(output).await;
-        }
-    }
-
-    /// Forgets a replica and, unless another one gave the same or works on it, its output.
+    /// Forgets a replica and, unless it is needed otherwise, its output.
     pub(crate) async fn forget(&self, replica: ReplicaId) {
-        let _outputs = self.bench.outputs.write().await;
-        let forgotten = self.at_desk(move |desk| {
-            let output = desk.forget(replica)?;
-            Ok(match output {
-                Some(output) if !desk.needs(&output)? => Some(output),
-                _ => None,
-            })
-        });
-        if let Ok(Some(output)) = forgotten.await
-            && !self.bench.borrowed.holds(&output)
-        {
-            self.remove_output(output).await;
-        }
+        self.bench.shelf.forget(&self.desk, replica).await;
     }
 
-    async fn remove_output(&self, output: Cid) {
-        if let Err(error) = self.bench.peer.forget_output(output).await {
-            tracing::warn!(%output, %error, "output not removed");
+    /// Tells the coordinator that this node has left. If it does not answer, leases run out.
+    pub(crate) async fn take_leave(&self) {
+        match tokio::time::timeout(FAREWELL, self.session.ask(Request::Detach)).await {
+            Ok(Ok(Response::Detached)) => {}
+            // One of an older version does not know the word.
+            Ok(_) | Err(_) => tracing::info!(project = %self.project, "left without an answer"),
         }
     }
 
@@ -274,18 +255,12 @@ impl Office {
         act: impl FnOnce(&Desk) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let desk = self.desk.clone();
-        let done = tokio::task::spawn_blocking(move || act(&desk)).await;
-        done.expect("the desk does not panic").inspect_err(|error| {
-            // A node that cannot keep its promises makes none: it stops, and goes on from its
-            // desk when it is started again.
-            tracing::error!(error = chain(error), "the store failed, the node stops");
-            self.bench.stopping.cancel();
-        })
+        self.bench.shelf.durable(move |_| act(&desk)).await
     }
 
-    async fn tell(&self, message: Message) {
+    async fn tell(&self, said: Said) {
         // The worker is gone only while the node stops.
-        let _ = self.worker.send(message).await;
+        let _ = self.worker.send(Message::Of(self.project, said)).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Permissions to have the outputs of others: shown by the node that works on them, checked by
 //! the node that holds them.
 //!
-//! Outputs are served to the coordinator only ([`dockercomp_peer::Peer`] sees to that). With a
+//! Outputs are served to their project's coordinator only ([`dockercomp_peer::Peer`] sees to that). With a
 //! lease on a unit of a later stage comes the coordinator's signed permission; [`present`]
 //! shows it to every holder before the outputs are fetched, and [`serve`] opens them to the one
 //! whom it names.
@@ -57,14 +57,15 @@ async fn answer(peer: &Peer, asker: NodeId, mut stream: Stream) {
     for _ in 0..SHOWN_MAX {
         let read = read_frame(&mut stream, PERMISSION_BYTES_MAX);
         let Ok(Ok(shown)) = tokio::time::timeout(PATIENCE, read).await else { return };
-        let granted = peer
-            .trusted()
-            .and_then(|coordinator| {
-                Permission::open_for(&shown, coordinator, asker)
-                    .inspect_err(|error| tracing::warn!(%asker, %error, "permission refused"))
-                    .ok()
-            })
-            .map(|permission| peer.permit(&permission.outputs, asker));
+        // It names no project: it is the one whose coordinator has signed it.
+        let granted = peer.trusted().into_iter().find_map(|(project, coordinator)| {
+            let permission = Permission::open_for(&shown, coordinator, asker).ok()?;
+            peer.permit(project, &permission.outputs, asker);
+            Some(())
+        });
+        if granted.is_none() {
+            tracing::warn!(%asker, "permission refused");
+        }
         let answer = if granted.is_some() { GRANTED } else { REFUSED };
         let write = write_frame(&mut stream, answer, PERMISSION_BYTES_MAX);
         if !matches!(tokio::time::timeout(PATIENCE, write).await, Ok(Ok(()))) {

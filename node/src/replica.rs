@@ -6,30 +6,32 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dockercomp_executor::{Executor, Finished, Labels, PrepareError, Program, Run, RunError};
 use dockercomp_peer::reply::chain;
 use dockercomp_peer::{Located, Peer};
 use dockercomp_protocol::execution::{ExecutorKind, Exit, Usage};
+use dockercomp_protocol::ids::{ProjectId, short};
 use dockercomp_protocol::limits::LOG_TAIL_BYTES_MAX;
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::unit::{Inputs, WorkUnit};
 use dockercomp_protocol::{Cid, ReplicaId, codec, content};
-use dockercomp_store::{AddError, AddOptions, Want};
+use dockercomp_store::{AddError, Want};
 use futures::StreamExt as _;
 use serde_bytes::ByteBuf;
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use tokio::sync::OwnedRwLockReadGuard;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Board;
-use crate::borrowed::{Borrowed, Loan};
+use crate::borrowed::Loan;
 use crate::desk::ResultRow;
 use crate::fault::{self, Fault};
 use crate::inline;
 use crate::jobs::Job;
 use crate::permits;
+use crate::shelf::Shelf;
 
 /// Pause before something is tried again that this node had trouble with.
 const PAUSE: Duration = Duration::from_secs(3);
@@ -51,41 +53,17 @@ pub(crate) struct Replica {
     pub(crate) _loan: Option<Arc<Loan>>,
 }
 
-/// Everything that running a replica needs.
+/// Everything that running a replica of one project needs.
 #[derive(Clone)]
 pub(crate) struct Bench {
+    pub(crate) project: ProjectId,
     pub(crate) peer: Peer,
     pub(crate) executor: Arc<dyn Executor>,
     pub(crate) board: Board,
     pub(crate) faults: Arc<[Fault]>,
-    pub(crate) hints: Hints,
-    pub(crate) borrowed: Borrowed,
-    /// Read while an output is made and put on the desk, written while one is forgotten: two
-    /// replicas may have the same output.
-    pub(crate) outputs: Arc<RwLock<()>>,
+    pub(crate) shelf: Shelf,
     /// Cancelled when the node stops.
     pub(crate) stopping: CancellationToken,
-}
-
-/// Who was said to hold which dataset; clones share it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Hints {
-    hints: Arc<Mutex<BTreeMap<Cid, Vec<Located>>>>,
-}
-
-impl Hints {
-    pub(crate) fn learn(&self, root: Cid, peers: Vec<Located>) {
-        self.hints.lock().expect("no holder of this lock panics").insert(root, peers);
-    }
-
-    pub(crate) fn forget(&self, root: &Cid) {
-        self.hints.lock().expect("no holder of this lock panics").remove(root);
-    }
-
-    fn of(&self, root: &Cid) -> Vec<Located> {
-        let hints = self.hints.lock().expect("no holder of this lock panics");
-        hints.get(root).cloned().unwrap_or_default()
-    }
 }
 
 /// Why an attempt at a replica did not lead to a result.
@@ -131,13 +109,6 @@ pub(crate) struct Outcome {
 }
 
 impl Bench {
-    /// Keeps the outputs here that a unit takes, from now on; none for a unit of a first stage.
-    pub(crate) async fn lend(&self, unit: &WorkUnit) -> Option<Arc<Loan>> {
-        // Not while an output is looked at to be forgotten.
-        let _outputs = self.outputs.read().await;
-        (!unit.outputs().is_empty()).then(|| self.borrowed.borrow(unit.outputs()))
-    }
-
     /// Brings the inputs and the program of a replica here and makes the program ready.
     /// Nothing if it was cancelled; a result if the program is at fault.
     pub(crate) async fn prepare(
@@ -165,12 +136,12 @@ impl Bench {
 
     async fn try_prepare(&self, replica: &Replica) -> Result<(), Trouble> {
         let root = self.program_root(replica)?;
-        self.peer.fetch(root, Want::All, self.hints.of(&root), None).await?;
+        self.peer.fetch(root, Want::All, self.hints(&root), None).await?;
         match &replica.unit.inputs {
             None => {}
             Some(Inputs::Files(range)) => {
                 let want = Want::Files { first: range.first, count: range.count.into() };
-                let hints = self.hints.of(&range.dataset);
+                let hints = self.hints(&range.dataset);
                 self.peer.fetch(range.dataset, want, hints, None).await?;
             }
             Some(Inputs::Outputs(outputs)) => {
@@ -182,10 +153,14 @@ impl Bench {
         Ok(())
     }
 
+    fn hints(&self, root: &Cid) -> Vec<Located> {
+        self.shelf.hints.of(self.project, root)
+    }
+
     /// Fetches outputs of others from those who hold them; the coordinator holds all of them.
     async fn fetch_outputs(&self, outputs: &[Cid], permission: &[u8]) -> Result<(), Trouble> {
-        let hints: Vec<_> = outputs.iter().map(|output| (*output, self.hints.of(output))).collect();
-        let coordinator = self.peer.trusted();
+        let hints: Vec<_> = outputs.iter().map(|output| (*output, self.hints(output))).collect();
+        let coordinator = self.peer.trusted().get(&self.project).copied();
         let holders: Vec<Located> = hints
             .iter()
             .flat_map(|(_, holders)| holders)
@@ -206,13 +181,18 @@ impl Bench {
         Ok(())
     }
 
+    /// Coordinators number their replicas alike, so the project is part of the name.
+    fn name(&self, replica: &Replica) -> String {
+        format!("{}-{}", short(&self.project), replica.id)
+    }
+
     /// Runs a replica whose inputs are here. Nothing if it was cancelled.
     pub(crate) async fn run(
         &self,
         replica: &Replica,
         cancel: &CancellationToken,
     ) -> Option<Outcome> {
-        let folder = self.peer.store().dir().join("work").join(replica.id.to_string());
+        let folder = self.peer.store().dir().join("work").join(self.name(replica));
         let ended = loop {
             match self.try_run(replica, &folder, cancel).await {
                 Ok(outcome) => {
@@ -335,7 +315,7 @@ impl Bench {
             labels: Labels {
                 job: replica.job.cid.to_string(),
                 unit: replica.unit_cid.to_string(),
-                replica: replica.id.to_string(),
+                replica: self.name(replica),
             },
         })
     }
@@ -358,8 +338,8 @@ impl Bench {
         {
             tracing::error!(%error, "output could not be spoiled");
         }
-        let guard = Arc::clone(&self.outputs).read_owned().await;
-        let added = self.peer.add(output.to_owned(), AddOptions::output()).await?;
+        let guard = self.shelf.hold().await;
+        let added = self.peer.add_output(output.to_owned(), self.project).await?;
         let store = self.peer.store().clone();
         let reading = tokio::task::spawn_blocking(move || inline::read(&store, &added.root));
         let blocks = reading.await.expect("reading does not panic").map_err(AddError::from)?;

@@ -9,11 +9,13 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use dockercomp_network::rpc::Client;
 use dockercomp_network::{Handle as Network, StreamProtocol};
-use dockercomp_protocol::ids::{NodeId, ProjectId};
+use dockercomp_protocol::ids::NodeId;
 use dockercomp_protocol::limits::WORK_MESSAGE_BYTES_MAX;
+use dockercomp_protocol::link::{JoinLink, peer_of};
 use dockercomp_protocol::statement::{Charter, project_key};
 use dockercomp_protocol::wire::work::{PROTOCOL, Refusal, Register, Request, Response};
 use dockercomp_protocol::{codec, limits};
+use futures::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -23,9 +25,11 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const QUEUE: usize = 64;
 
 /// The coordinator was found and has welcomed this node.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Welcome {
     pub(crate) coordinator: NodeId,
+    /// What the project is called.
+    pub(crate) name: String,
     pub(crate) heartbeat: Duration,
 }
 
@@ -48,7 +52,7 @@ pub(crate) struct Handle {
 /// The session itself, before it runs.
 pub(crate) struct Session {
     network: Network,
-    project: ProjectId,
+    link: JoinLink,
     register: Register,
     welcomes: mpsc::Sender<Welcome>,
     questions: mpsc::Receiver<Question>,
@@ -67,12 +71,12 @@ impl Session {
     /// A session that has not looked for the coordinator yet, and access to it.
     pub(crate) fn new(
         network: Network,
-        project: ProjectId,
+        link: JoinLink,
         register: Register,
         welcomes: mpsc::Sender<Welcome>,
     ) -> (Self, Handle) {
         let (sender, questions) = mpsc::channel(QUEUE);
-        let session = Self { network, project, register, welcomes, questions };
+        let session = Self { network, link, register, welcomes, questions };
         (session, Handle { questions: sender })
     }
 
@@ -110,11 +114,11 @@ impl Session {
             .with_max_delay(Duration::from_secs(30))
             .with_jitter()
             .without_max_times();
-        let (network, project) = (self.network.clone(), self.project);
+        let (network, link) = (self.network.clone(), self.link.clone());
         let register = self.register.clone();
         let searching = async move {
             for pause in pauses.build() {
-                if let Some(found) = search(&network, project, &register).await {
+                if let Some(found) = search(&network, &link, &register).await {
                     return found;
                 }
                 tokio::time::sleep(pause).await;
@@ -138,12 +142,14 @@ impl Session {
 /// Asks Kademlia who coordinates the project, and greets each until one proves it.
 async fn search(
     network: &Network,
-    project: ProjectId,
+    link: &JoinLink,
     register: &Register,
 ) -> Option<(Client, Welcome)> {
+    let project = link.project;
     let providers = network.providers(&project_key(&project)).await.unwrap_or_default();
     if providers.is_empty() {
         tracing::info!(%project, "coordinator not found yet");
+        knock(network, link).await;
     }
     for provider in providers {
         let mut client = Client::new(
@@ -160,8 +166,8 @@ async fn search(
                     Ok(charter) => {
                         tracing::info!(coordinator = %provider.peer, project = charter.name, "welcomed");
                         let heartbeat = Duration::from_millis(heartbeat_ms.clamp(100, 600_000));
-                        let coordinator = provider.peer;
-                        return Some((client, Welcome { coordinator, heartbeat }));
+                        let (coordinator, name) = (provider.peer, charter.name);
+                        return Some((client, Welcome { coordinator, name, heartbeat }));
                     }
                     Err(error) => {
                         tracing::warn!(peer = %provider.peer, %error, "not the coordinator");
@@ -172,6 +178,19 @@ async fn search(
         }
     }
     None
+}
+
+/// Makes sure that the project's network can be asked: a project that was attached while the
+/// node ran may live on another one than the projects before.
+async fn knock(network: &Network, link: &JoinLink) {
+    let doors = link.via.iter().filter_map(|address| Some((peer_of(address)?, address.clone())));
+    join_all(doors.map(|(door, address)| async move {
+        let _ = network.add_addresses(door, vec![address]).await;
+        if let Err(error) = network.connect(door).await {
+            tracing::info!(%door, %error, "door of the project's network not reached");
+        }
+    }))
+    .await;
 }
 
 async fn call(client: &mut Client, request: &Request) -> Result<Response, NoAnswer> {

@@ -1,7 +1,7 @@
 //! Why something does not happen, for people.
 
 use dockercomp_coordinator::api::types::{NodeExplained, UnitExplained};
-use dockercomp_node::api::NodeExplained as OwnExplained;
+use dockercomp_node::api::{NodeExplained as OwnExplained, ProjectExplained};
 use dockercomp_peer::api::{JobReasonsInfo, NodeReasons, ReasonInfo};
 
 use crate::output;
@@ -51,20 +51,28 @@ pub(super) fn node(explained: &NodeExplained) -> String {
 pub(super) fn own(explained: &OwnExplained) -> String {
     let tasks = &explained.tasks;
     let mut text = format!(
-        "node       {}\ncoordinator {}\nwork       {} fetching, {} ready, {} running\n\n",
-        explained.node,
-        explained.coordinator.as_deref().unwrap_or("not reached yet"),
-        tasks.fetching,
-        tasks.ready,
-        tasks.running,
+        "node       {}\nwork       {} fetching, {} ready, {} running\n",
+        explained.node, tasks.fetching, tasks.ready, tasks.running,
     );
     for ReasonInfo { text: why, .. } in &explained.here {
         text += &format!("here: {why}\n");
     }
-    match &explained.there {
-        Some(there) => text + &reasons(there),
-        None => text,
+    for ProjectExplained { info, here, there } in &explained.projects {
+        text += &format!(
+            "\nproject    {} {}\nstate      {}\ncoordinator {}\n\n",
+            info.project,
+            info.name.as_deref().unwrap_or_default(),
+            info.text,
+            info.coordinator.as_deref().unwrap_or("not reached yet"),
+        );
+        for ReasonInfo { text: why, .. } in here {
+            text += &format!("here: {why}\n");
+        }
+        if let Some(there) = there {
+            text += &reasons(there);
+        }
     }
+    text
 }
 
 fn reasons(all: &NodeReasons) -> String {

@@ -149,6 +149,16 @@ fn start_failed(error: impl Into<anyhow::Error>) -> anyhow::Error {
             .fix("start the engine (systemctl start docker), or use --executor wasm")
             .into();
     }
+    if let Some(StartError::NoProject) = error.downcast_ref() {
+        return Failure::new(Code::Usage, chain(error.as_ref()))
+            .fix("name the join link that the project's coordinator printed")
+            .into();
+    }
+    if let Some(StartError::TooManyProjects) = error.downcast_ref() {
+        return Failure::new(Code::Conflict, chain(error.as_ref()))
+            .fix("start it without a link, and leave some (dockercomp node detach)")
+            .into();
+    }
     let is_held = |cause: &(dyn std::error::Error + 'static)| {
         matches!(cause.downcast_ref(), Some(OpenError::Held { .. }))
     };

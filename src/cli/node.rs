@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use dockercomp_node::api::{NodeExplained, NodeStatus};
+use dockercomp_node::api::{Attach, Detach, NodeExplained, NodeStatus, ProjectInfo, Shared};
 use dockercomp_node::{Fault, Options, Service};
 use dockercomp_peer::{Rates, Sharing};
 use dockercomp_protocol::limits::LABEL_BYTES_MAX;
@@ -22,27 +22,75 @@ use crate::paths::{Role, data_dir};
 /// Commands about a volunteer's node.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Node {
-    /// Start a node that works for a project.
+    /// Start a node that works for one project or several.
     Start(StartNode),
+    /// Work for one more project.
+    Attach {
+        /// The join link that the project's coordinator printed.
+        link: JoinLink,
+        /// How much of the machine it gets, in proportion to the shares of the others: a project
+        /// with 300 gets three times as much as one with 100. 100 if left out.
+        #[arg(long, value_name = "N")]
+        share: Option<u32>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Work for a project no more, once what is there is finished and reported.
+    Detach {
+        /// The project's id, its name, or the end of its id.
+        project: String,
+        /// Drop what is there at once; others will have to compute it again.
+        #[arg(long)]
+        now: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Give a project another share of the machine.
+    Share {
+        /// The project's id, its name, or the end of its id.
+        project: String,
+        /// How much of the machine it gets, in proportion to the shares of the others.
+        share: u32,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// List the projects that the node works for, and what each has had of the machine.
+    Projects {
+        #[command(flatten)]
+        place: Place,
+    },
     /// Say what the node on this machine does, and which bytes came from whom.
     Status {
-        /// The node's data directory.
-        #[arg(long, env = "DOCKERCOMP_DATA_DIR", value_name = "DIR")]
-        data_dir: Option<PathBuf>,
+        #[command(flatten)]
+        place: Place,
     },
     /// Say why the node on this machine has nothing to do.
     Explain {
-        /// The node's data directory.
-        #[arg(long, env = "DOCKERCOMP_DATA_DIR", value_name = "DIR")]
-        data_dir: Option<PathBuf>,
+        #[command(flatten)]
+        place: Place,
     },
+}
+
+/// Which node is meant.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Place {
+    /// The node's data directory.
+    #[arg(long, env = "DOCKERCOMP_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl Place {
+    fn client(&self) -> anyhow::Result<Client> {
+        Client::open(&data_dir(self.data_dir.as_ref(), Role::Node)?)
+    }
 }
 
 /// Options of `node start`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StartNode {
-    /// The join link that the project's coordinator printed.
-    link: JoinLink,
+    /// The join links that coordinators printed. The node remembers its projects: without a
+    /// link it goes on with them.
+    links: Vec<JoinLink>,
 
     #[command(flatten)]
     start: Start,
@@ -116,15 +164,50 @@ impl Node {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<()> {
         match self {
             Self::Start(start) => start.run(format).await,
-            Self::Status { data_dir: dir } => {
-                let client = Client::open(&data_dir(dir.as_ref(), Role::Node)?)?;
-                let status: NodeStatus = client.get("/api/v1/status").await?;
+            Self::Attach { link, share, place } => {
+                let asked = Attach { link: link.to_string(), share };
+                let info: ProjectInfo =
+                    place.client()?.post_value("/api/v1/projects/attach", &asked).await?;
+                output::print(format, &info, |info| {
+                    format!("attached to {} with share {}\n", called(info), info.share)
+                });
+                Ok(())
+            }
+            Self::Detach { project, now, place } => {
+                let asked = Detach { project, now };
+                let asked: Detach =
+                    place.client()?.post_value("/api/v1/projects/detach", &asked).await?;
+                output::print(format, &asked, |asked| {
+                    let how = if asked.now {
+                        "what was there is dropped"
+                    } else {
+                        "what is there is finished first; dockercomp node projects says how far it is"
+                    };
+                    format!("detached from {}: {how}\n", asked.project)
+                });
+                Ok(())
+            }
+            Self::Share { project, share, place } => {
+                let asked = Shared { project, share };
+                let info: ProjectInfo =
+                    place.client()?.post_value("/api/v1/projects/share", &asked).await?;
+                output::print(format, &info, |info| {
+                    format!("{} has share {} from now on\n", called(info), info.share)
+                });
+                Ok(())
+            }
+            Self::Projects { place } => {
+                let projects: Vec<ProjectInfo> = place.client()?.get("/api/v1/projects").await?;
+                output::print(format, &projects, |projects| list(projects));
+                Ok(())
+            }
+            Self::Status { place } => {
+                let status: NodeStatus = place.client()?.get("/api/v1/status").await?;
                 output::print(format, &status, human);
                 Ok(())
             }
-            Self::Explain { data_dir: dir } => {
-                let client = Client::open(&data_dir(dir.as_ref(), Role::Node)?)?;
-                let explained: NodeExplained = client.get("/api/v1/explain").await?;
+            Self::Explain { place } => {
+                let explained: NodeExplained = place.client()?.get("/api/v1/explain").await?;
                 output::print(format, &explained, explain::own);
                 Ok(())
             }
@@ -153,7 +236,7 @@ impl StartNode {
                     FaultChoice::WrongChunks => Fault::WrongChunks,
                 })
                 .collect(),
-            link: self.link,
+            links: self.links,
         };
         let service = Service::start(options, shutdown).await.map_err(super::start_failed)?;
         let (executor, executor_reason) = service.executor();
@@ -165,8 +248,8 @@ impl StartNode {
         };
         output::print_line(format, &ready, |ready| {
             format!(
-                "node {} is ready; it runs work with {}\nit looks for its coordinator; \
-                 dockercomp node status says whether it has found it\n",
+                "node {} is ready; it runs work with {}\nit looks for its projects; \
+                 dockercomp node projects says how they are\n",
                 ready.peer_id, ready.executor_reason
             )
         });
@@ -230,20 +313,37 @@ fn quarter_of_memory() -> u64 {
     total.map_or(1 << 30, |kib| kib * 1024 / 4)
 }
 
+/// What a project is called, and its id.
+fn called(info: &ProjectInfo) -> String {
+    match &info.name {
+        Some(name) => format!("{name} ({})", info.project),
+        None => info.project.clone(),
+    }
+}
+
+fn list(projects: &[ProjectInfo]) -> String {
+    if projects.is_empty() {
+        return "no projects; dockercomp node attach LINK adds one\n".to_owned();
+    }
+    let shares: u64 = projects.iter().map(|info| u64::from(info.share)).sum();
+    let rows = projects.iter().map(|info| {
+        let percent = f64::from(info.share) / shares as f64 * 100.0;
+        vec![
+            info.name.clone().unwrap_or_else(|| "not known yet".to_owned()),
+            info.project.clone(),
+            format!("{} ({percent:.0} %)", info.share),
+            format!("{:.0} %", info.part_used * 100.0),
+            info.text.clone(),
+        ]
+    });
+    output::table(&["NAME", "PROJECT", "SHARE", "USED LATELY", "STATE"], rows) + "\n"
+}
+
 fn human(status: &NodeStatus) -> String {
-    let tasks = &status.tasks;
     let mut text = format!(
-        "node       {}\nproject    {}\nexecutor   {}\ncoordinator {}\nwork       {} fetching, {} \
-         ready, {} running, {} to report, {} outputs kept\ndisk       {} used\n",
+        "node       {}\nexecutor   {}\ndisk       {} used\n",
         status.peer.peer_id,
-        status.project,
         status.executor_reason,
-        status.coordinator.as_deref().unwrap_or("not reached yet"),
-        tasks.fetching,
-        tasks.ready,
-        tasks.running,
-        tasks.unreported,
-        tasks.kept,
         output::size(status.peer.used_bytes),
     );
     if let Some(volume) = &status.peer.volume {
@@ -258,15 +358,8 @@ fn human(status: &NodeStatus) -> String {
     if let Some(operator) = &status.operator {
         text += &format!("operator   {operator}\n");
     }
-    if let Some(log) = &status.log {
-        let (entries, at) = (log.entries, &log.signed_at);
-        text += &format!("log        {entries} work units accepted, as signed on {at}\n");
-    }
-    if let Some(fork) = &status.fork {
-        text += &format!("\nWARNING: {}\n", fork.message);
-        for evidence in &fork.evidence {
-            text += &format!("evidence   {}\n", evidence.display());
-        }
+    for info in &status.projects {
+        text += &project(info);
     }
     if !status.peer.traffic.is_empty() {
         let rows = status.peer.traffic.iter().map(|peer| {
@@ -280,6 +373,39 @@ fn human(status: &NodeStatus) -> String {
         text += "\nchunks by peer\n";
         text += &output::table(&["PEER", "FROM", "TO", "WRONG"], rows);
         text += "\n";
+    }
+    text
+}
+
+fn project(info: &ProjectInfo) -> String {
+    let tasks = &info.tasks;
+    let mut text = format!(
+        "\nproject    {}\nshare      {}, {:.0} % of what was used lately\nstate      {}\n\
+         coordinator {}\nwork       {} fetching, {} ready, {} running, {} to report, {} outputs \
+         kept\n",
+        called(info),
+        info.share,
+        info.part_used * 100.0,
+        info.text,
+        info.coordinator.as_deref().unwrap_or("not reached yet"),
+        tasks.fetching,
+        tasks.ready,
+        tasks.running,
+        tasks.unreported,
+        tasks.kept,
+    );
+    if let Some(trouble) = &info.trouble {
+        text += &format!("trouble    {trouble}\n");
+    }
+    if let Some(log) = &info.log {
+        let (entries, at) = (log.entries, &log.signed_at);
+        text += &format!("log        {entries} work units accepted, as signed on {at}\n");
+    }
+    if let Some(fork) = &info.fork {
+        text += &format!("\nWARNING: {}\n", fork.message);
+        for evidence in &fork.evidence {
+            text += &format!("evidence   {}\n", evidence.display());
+        }
     }
     text
 }

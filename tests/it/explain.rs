@@ -70,7 +70,8 @@ fn words(dir: &Path, args: &[&str]) -> String {
 
 /// The reasons that a node's coordinator gives it for a job.
 fn reasons(explained: &Value, job: &str) -> Vec<String> {
-    let jobs = explained["there"]["jobs"].as_array().or(explained["jobs"].as_array());
+    let there = &explained["projects"][0]["there"];
+    let jobs = there["jobs"].as_array().or(explained["jobs"].as_array());
     let of_job = jobs.expect("a list").iter().find(|told| told["job"] == job);
     let reasons = of_job.expect("the job")["reasons"].as_array().expect("a list").iter();
     reasons.map(|why| why["reason"].as_str().expect("text").to_owned()).collect()
@@ -96,6 +97,7 @@ fn a_job_that_no_node_can_run_says_so_to_everybody() {
     let own = json(run_on(&node.dir, &["node", "explain"]));
     assert_eq!(reasons(&own, &job), ["no_executor"], "{own:#}");
     assert_eq!(own["here"], Value::Array(vec![]), "{own:#}");
+    assert_eq!(own["projects"][0]["here"], Value::Array(vec![]), "{own:#}");
     let told = words(&node.dir, &["node", "explain"]);
     assert!(told.contains("the job needs docker, which it does not have"), "{told}");
     let seen = network.owner(&["coordinator", "explain", &node.text("peer_id")]);
@@ -138,13 +140,14 @@ fn a_quorum_larger_than_the_network_is_explained_until_one_more_node_comes() {
     assert!(explained["output"].is_string(), "{explained:#}");
     wait_until("the node hears that no job is left", || {
         let own = json(run_on(&network.nodes[0].dir, &["node", "explain"]));
-        own["there"]["reasons"][0]["reason"] == "no_jobs"
+        own["projects"][0]["there"]["reasons"][0]["reason"] == "no_jobs"
     });
 
     // Without a coordinator the node says what it knows itself.
     network.coordinator.kill();
     let here = || {
         let own = json(run_on(&network.nodes[0].dir, &["node", "explain"]));
+        let own = &own["projects"][0];
         own["here"][0]["reason"] == "coordinator_lost" && own["there"].is_null()
     };
     wait_until("the coordinator is missed", here);
@@ -190,7 +193,7 @@ fn a_node_that_gave_wrong_results_learns_what_that_costs() {
     assert!(told.contains("until 10 confirmed"), "{told}");
 
     let honest = json(run_on(&network.nodes[1].dir, &["node", "explain"]));
-    assert_eq!(honest["there"]["standing"], Value::Array(vec![]), "{honest:#}");
+    assert_eq!(honest["projects"][0]["there"]["standing"], Value::Array(vec![]), "{honest:#}");
 }
 
 #[test]

@@ -78,10 +78,10 @@ fn caught(node: &Process, entries: u64) -> Vec<PathBuf> {
     let mut evidence = Vec::new();
     wait_until("the node catches its coordinator", || {
         let status: Value = json(run_on(&node.dir, &["node", "status"]));
-        let paths = status["fork"]["evidence"].as_array();
+        let paths = status["projects"][0]["fork"]["evidence"].as_array();
         let paths = paths.into_iter().flatten().filter_map(Value::as_str);
         evidence = paths.map(PathBuf::from).collect();
-        status["fork"]["message"].as_str().is_some_and(|said| said.contains(&now))
+        status["projects"][0]["fork"]["message"].as_str().is_some_and(|said| said.contains(&now))
     });
     evidence
 }
@@ -100,8 +100,8 @@ fn a_coordinator_that_rewrites_its_log_is_caught() {
     for node in &network.nodes {
         wait_until("the head is announced", || {
             let status: Value = json(run_on(&node.dir, &["node", "status"]));
-            assert_eq!(status["fork"], Value::Null, "{status:#}");
-            status["log"]["entries"] == units
+            assert_eq!(status["projects"][0]["fork"], Value::Null, "{status:#}");
+            status["projects"][0]["log"]["entries"] == units
         });
     }
     let [kept, later] = ["kept.head", "later.head"].map(|name| network.folder.path().join(name));

@@ -20,5 +20,6 @@ mod kills;
 mod lab;
 mod lies;
 mod network;
+mod projects;
 mod receipts;
 mod wordcount;

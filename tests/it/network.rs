@@ -61,7 +61,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn start(log: PathBuf, dir: PathBuf, args: Vec<String>) -> Self {
+    pub(crate) fn start(log: PathBuf, dir: PathBuf, args: Vec<String>) -> Self {
         let stderr = File::options().create(true).append(true).open(&log).expect("a log");
         let mut child = dockercomp()
             .args(&args)
@@ -87,6 +87,12 @@ impl Process {
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it ends");
+    }
+
+    /// Starts it again, on the same directory, with other arguments.
+    pub(crate) fn restart_with(&mut self, args: &[&str]) {
+        self.args = strings(args);
+        self.restart();
     }
 
     /// Starts it again, on the same directory.
@@ -162,6 +168,14 @@ impl Network {
             strings(&[&COORDINATOR[..], &[&address], more].concat()),
         );
         Self { nodes: Vec::new(), coordinator, bootstrap, folder }
+    }
+
+    /// Starts the coordinator of another project at the same bootstrap node.
+    pub(crate) fn start_another_project(&self, name: &str) -> Process {
+        let address = self.bootstrap.ready["addresses"][0].as_str().expect("an address");
+        let (log, dir) =
+            (self.folder.path().join(format!("{name}.log")), self.folder.path().join(name));
+        Process::start(log, dir, strings(&[&COORDINATOR[..], &[address, "--name", name]].concat()))
     }
 
     /// Adds nodes that run work with `executor`, each with one core.

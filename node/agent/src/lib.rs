@@ -3,6 +3,9 @@
 //! Pure: time arrives as an argument and effects leave as [`Action`]s, so the simulator and
 //! the production shell run exactly this code.
 //!
+//! An [`Agent`] is the conversation with one project. A node that works for several has a
+//! [`Household`] of agents, which divides between them what the node offers.
+//!
 //! # Shape
 //!
 //! ```text
@@ -28,9 +31,11 @@
 //! its way at a time; failed questions are repeated with exponential back-off.
 
 mod backoff;
+mod household;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -40,7 +45,9 @@ use dockercomp_protocol::wire::work::Capacity;
 use dockercomp_protocol::{ReplicaId, Timestamp};
 
 use crate::backoff::Question;
+pub use crate::household::{Connection, Household, Member, Standing};
 use crate::tasks::{Task, Tasks};
+pub use crate::usage::{CATCH_UP_MAX, HALF_LIFE, Share, TURN, Usage};
 
 /// What a node is willing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +78,17 @@ impl Config {
             retry_first: Duration::from_millis(500),
             retry_max: Duration::from_secs(60),
             seed,
+        }
+    }
+
+    /// What unfinished leases may take: the offer and the buffer. Disk is not bought twice.
+    pub(crate) fn reservoir(&self) -> Capacity {
+        let percent = 100 + u64::from(self.buffer_percent);
+        let scaled = |amount: u64| amount.saturating_mul(percent) / 100;
+        Capacity {
+            cpu_millis: u32::try_from(scaled(self.offer.cpu_millis.into())).unwrap_or(u32::MAX),
+            memory_bytes: scaled(self.offer.memory_bytes),
+            disk_bytes: self.offer.disk_bytes,
         }
     }
 }
@@ -153,8 +171,14 @@ pub enum Event {
     },
     /// [`Action::Heartbeat`] was not answered.
     HeartbeatFailed,
-    /// The volunteer wants no new work; what is there is finished.
-    Finish,
+    /// The volunteer leaves the project: no new work is asked for, and
+    /// [`Action::TakeLeave`] follows when nothing is left.
+    Leave {
+        /// Drop what is there instead of finishing and reporting it.
+        now: bool,
+    },
+    /// The volunteer stays after all.
+    Stay,
 }
 
 /// An effect that the shell must carry out, in the order given.
@@ -201,6 +225,8 @@ pub enum Action {
         /// The replica.
         replica: ReplicaId,
     },
+    /// Nothing of the project is left here: tell the coordinator that this node has gone.
+    TakeLeave,
 }
 
 /// Why a replica is stopped.
@@ -210,6 +236,8 @@ pub enum AbortReason {
     NotNeeded,
     /// Its deadline passed before it could start.
     Late,
+    /// The volunteer left the project and did not want to wait.
+    Left,
 }
 
 /// The agent. See the crate's documentation.
@@ -221,9 +249,33 @@ pub struct Agent {
     report: Question,
     heartbeat: Question,
     heartbeat_every: Option<Duration>,
-    /// The volunteer wants no new work.
-    finishing: bool,
+    /// The coordinator does not answer.
+    is_unanswered: bool,
+    /// The last answer to a request for work brought some, or there was none yet.
+    has_more: bool,
+    /// There was none the last time that there was room for any replica.
+    lacks_work: bool,
+    /// There was room for any replica when work was asked for.
+    asked_for_any: bool,
+    /// The volunteer leaves.
+    is_leaving: bool,
+    /// [`Action::TakeLeave`] is given.
+    has_left: bool,
     actions: VecDeque<Action>,
+}
+
+/// What may be leased on top of what is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) free: Capacity,
+    pub(crate) leases_max: u32,
+}
+
+impl Room {
+    /// Whether it is worth asking for work.
+    const fn is_any(&self) -> bool {
+        self.leases_max > 0 && self.free.cpu_millis > 0
+    }
 }
 
 impl Agent {
@@ -237,7 +289,12 @@ impl Agent {
             heartbeat: question(3),
             heartbeat_every: None,
             tasks: Tasks::default(),
-            finishing: false,
+            is_unanswered: false,
+            has_more: false,
+            lacks_work: restored.leases.is_empty(),
+            asked_for_any: false,
+            is_leaving: false,
+            has_left: false,
             actions: VecDeque::new(),
             config,
         };
@@ -256,9 +313,19 @@ impl Agent {
     /// Applies one event. Drain [`Self::poll_action`] afterwards; the effects of
     /// [`Self::new`] come with those of the first event.
     pub fn handle(&mut self, now: Timestamp, event: Event) {
+        self.on_event(now, event);
+        while let Some((replica, _)) = self.next_to_start(&self.config.offer.minus(&self.busy())) {
+            self.start(replica);
+        }
+        self.ask_what_is_due(now, &self.room());
+    }
+
+    /// Applies one event, without starting or asking for anything.
+    pub(crate) fn on_event(&mut self, now: Timestamp, event: Event) {
         match event {
             Event::Wake => {}
             Event::Welcomed { heartbeat } => {
+                (self.is_unanswered, self.has_more) = (false, true);
                 self.heartbeat_every = Some(heartbeat);
                 self.heartbeat.due(now);
                 self.ask.due(now);
@@ -266,7 +333,10 @@ impl Agent {
             }
             Event::Announced => self.ask.due(now),
             Event::Assigned { leases, retry } => self.on_assigned(now, leases, retry),
-            Event::AskFailed => self.ask.failed(now),
+            Event::AskFailed => {
+                (self.is_unanswered, self.has_more, self.lacks_work) = (true, false, true);
+                self.ask.failed(now);
+            }
             Event::InputsReady { replica } if self.tasks.is_aborting(replica) => {
                 // They arrived while the fetch was being stopped: nothing is under way that
                 // could still say that it has stopped, so ask again.
@@ -287,16 +357,25 @@ impl Agent {
                 }
             }
             Event::Reported { stored, refused } => self.on_reported(now, &stored, &refused),
-            Event::ReportFailed => self.report.failed(now),
+            Event::ReportFailed => {
+                self.is_unanswered = true;
+                self.report.failed(now);
+            }
             Event::HeartbeatAnswered { abandon, forget } => {
                 self.on_heartbeat_answered(now, &abandon, &forget);
             }
-            Event::HeartbeatFailed => self.heartbeat.failed(now),
-            Event::Finish => self.finishing = true,
+            Event::HeartbeatFailed => {
+                self.is_unanswered = true;
+                self.heartbeat.failed(now);
+            }
+            Event::Leave { now } => self.on_leave(now),
+            Event::Stay => (self.is_leaving, self.has_left) = (false, false),
         }
         self.drop_late(now);
-        self.start_what_fits();
-        self.ask_what_is_due(now);
+        if self.is_leaving && !self.has_left && self.tasks.is_empty() {
+            self.has_left = true;
+            self.actions.push_back(Action::TakeLeave);
+        }
     }
 
     /// The next effect to carry out.
@@ -308,7 +387,14 @@ impl Agent {
     /// When [`Event::Wake`] is due.
     #[must_use]
     pub fn next_wake(&self) -> Option<Timestamp> {
-        let ask = self.wants_work().then(|| self.ask.next()).flatten();
+        self.next_wake_with(&self.room())
+    }
+
+    pub(crate) fn next_wake_with(&self, room: &Room) -> Option<Timestamp> {
+        if self.has_left {
+            return None;
+        }
+        let ask = self.wants_work(room).then(|| self.ask.next()).flatten();
         let report = self.tasks.has_unreported().then(|| self.report.next()).flatten();
         let heartbeat = self.heartbeat_every.and_then(|_| self.heartbeat.next());
         let late = self.tasks.next_deadline();
@@ -321,10 +407,60 @@ impl Agent {
         self.tasks.is_empty()
     }
 
-    /// Whether no new work is asked for.
-    #[must_use]
-    pub const fn is_finishing(&self) -> bool {
-        self.finishing
+    /// Whether the volunteer leaves the project.
+    pub(crate) const fn is_leaving(&self) -> bool {
+        self.is_leaving
+    }
+
+    /// Whether the coordinator has welcomed this node, and answered since.
+    pub(crate) const fn is_answered(&self) -> bool {
+        self.heartbeat_every.is_some() && !self.is_unanswered
+    }
+
+    /// Whether the project is expected to give work when it is asked.
+    pub(crate) const fn may_give(&self) -> bool {
+        self.heartbeat_every.is_some() && self.has_more && !self.is_leaving
+    }
+
+    /// Whether the project had no work the last time that it could have given any.
+    pub(crate) const fn lacks_work(&self) -> bool {
+        self.lacks_work
+    }
+
+    /// Whether a replica is here that is not finished.
+    pub(crate) fn has_unfinished(&self) -> bool {
+        self.tasks.unfinished().next().is_some()
+    }
+
+    /// Whether a replica is here that has not been started.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.tasks.has_waiting()
+    }
+
+    /// What all unfinished leases take.
+    pub(crate) fn reserved(&self) -> Capacity {
+        self.tasks.reserved()
+    }
+
+    /// What runs, or has not stopped yet.
+    pub(crate) fn busy(&self) -> Capacity {
+        self.tasks.busy()
+    }
+
+    /// The first ready replica that fits into `free`, and what it takes.
+    pub(crate) fn next_to_start(&self, free: &Capacity) -> Option<(ReplicaId, Capacity)> {
+        self.tasks.next_to_start(free)
+    }
+
+    /// There is room for more than when the coordinator last had nothing that fitted.
+    pub(crate) fn has_more_room(&mut self, now: Timestamp) {
+        self.ask.due_unless_waiting(now);
+    }
+
+    /// Starts a ready replica.
+    pub(crate) fn start(&mut self, replica: ReplicaId) {
+        self.tasks.running(replica);
+        self.actions.push_back(Action::Start { replica });
     }
 
     /// How many replicas are in each state: fetching, ready, running, unreported, kept.
@@ -341,13 +477,19 @@ impl Agent {
 
     fn on_assigned(&mut self, now: Timestamp, leases: Vec<Lease>, retry: Duration) {
         let got_any = !leases.is_empty();
+        (self.is_unanswered, self.has_more) = (false, got_any);
+        self.lacks_work = !got_any && (self.lacks_work || self.asked_for_any);
         for lease in leases {
-            self.accept(lease);
+            if !self.is_leaving {
+                self.accept(lease);
+            } else if self.tasks.insert_new(lease) {
+                self.abort(lease.replica, AbortReason::Left);
+            }
         }
         if got_any {
             // There may be more: ask again as soon as there is room.
             self.ask.answered(now, Duration::ZERO);
-        } else if self.tasks.unfinished().next().is_some() {
+        } else if self.has_unfinished() {
             // Perhaps there was only no room for more: ask again when something ends.
             self.ask.answered(now, retry);
         } else {
@@ -356,8 +498,14 @@ impl Agent {
     }
 
     fn on_reported(&mut self, now: Timestamp, stored: &[ReplicaId], refused: &[ReplicaId]) {
+        self.is_unanswered = false;
         for replica in stored {
-            self.tasks.insert(*replica, Task::Kept);
+            if self.tasks.is_reported(*replica) {
+                self.tasks.insert(*replica, Task::Kept);
+            } else {
+                // It was dropped while its report was on its way.
+                self.forget(*replica);
+            }
         }
         for replica in refused {
             self.forget(*replica);
@@ -371,6 +519,7 @@ impl Agent {
         abandon: &[ReplicaId],
         forget: &[ReplicaId],
     ) {
+        self.is_unanswered = false;
         for replica in abandon {
             if self.tasks.is_unfinished(*replica) && !self.tasks.is_aborting(*replica) {
                 self.abort(*replica, AbortReason::NotNeeded);
@@ -382,6 +531,23 @@ impl Agent {
             }
         }
         self.heartbeat.answered(now, self.heartbeat_every.unwrap_or(self.config.retry_max));
+    }
+
+    fn on_leave(&mut self, now: bool) {
+        self.is_leaving = true;
+        if !now {
+            return;
+        }
+        let unfinished: Vec<ReplicaId> = self.tasks.unfinished().collect();
+        for replica in unfinished {
+            if !self.tasks.is_aborting(replica) {
+                self.abort(replica, AbortReason::Left);
+            }
+        }
+        let finished: Vec<ReplicaId> = self.tasks.unreported().chain(self.tasks.kept()).collect();
+        for replica in finished {
+            self.forget(replica);
+        }
     }
 
     fn forget(&mut self, replica: ReplicaId) {
@@ -401,14 +567,11 @@ impl Agent {
         }
     }
 
-    fn start_what_fits(&mut self) {
-        while let Some(replica) = self.tasks.next_to_start(&self.config.offer) {
-            self.tasks.running(replica);
-            self.actions.push_back(Action::Start { replica });
+    /// Asks the coordinator whatever it is time for.
+    pub(crate) fn ask_what_is_due(&mut self, now: Timestamp, room: &Room) {
+        if self.has_left {
+            return;
         }
-    }
-
-    fn ask_what_is_due(&mut self, now: Timestamp) {
         if self.tasks.has_unreported() && self.report.is_due(now) {
             self.report.asked();
             let replicas = self.tasks.unreported().take(REPORTS_MAX).collect();
@@ -422,34 +585,29 @@ impl Agent {
             let kept = self.tasks.kept().take(HEARTBEAT_REPLICAS_MAX).collect();
             self.actions.push_back(Action::Heartbeat { running, kept });
         }
-        if self.wants_work() && self.ask.is_due(now) {
+        if self.wants_work(room) && self.ask.is_due(now) {
             self.ask.asked();
-            let (free, leases_max) = self.room();
+            let Room { free, leases_max } = *room;
+            self.asked_for_any = free.holds(&Capacity { disk_bytes: 0, ..self.config.offer });
             self.actions.push_back(Action::AskForWork { free, leases_max });
         }
     }
 
-    fn wants_work(&self) -> bool {
-        let (free, leases_max) = self.room();
+    fn wants_work(&self, room: &Room) -> bool {
         // Before the first welcome nobody is there to ask.
-        !self.finishing && self.heartbeat_every.is_some() && leases_max > 0 && free.cpu_millis > 0
+        !self.is_leaving && self.heartbeat_every.is_some() && room.is_any()
     }
 
-    /// What may be leased on top of what is held: the offer and the buffer, less what
-    /// unfinished leases need.
-    fn room(&self) -> (Capacity, u32) {
-        let offer = &self.config.offer;
-        let percent = 100 + u64::from(self.config.buffer_percent);
-        let scaled = |amount: u64| amount.saturating_mul(percent) / 100;
-        let with_buffer = Capacity {
-            cpu_millis: u32::try_from(scaled(offer.cpu_millis.into())).unwrap_or(u32::MAX),
-            memory_bytes: scaled(offer.memory_bytes),
-            disk_bytes: offer.disk_bytes,
-        };
+    fn room(&self) -> Room {
+        self.room_in(&self.config.reservoir())
+    }
+
+    /// What may be leased on top of what is held, if all of `portion` is for this project.
+    pub(crate) fn room_in(&self, portion: &Capacity) -> Room {
         let held = self.tasks.unfinished().count();
         let leases = usize::try_from(self.config.leases_max).unwrap_or(usize::MAX);
         let leases_max = u32::try_from(leases.saturating_sub(held)).unwrap_or(u32::MAX);
-        (with_buffer.minus(&self.tasks.reserved()), leases_max)
+        Room { free: portion.minus(&self.tasks.reserved()), leases_max }
     }
 }
 

@@ -68,18 +68,18 @@ impl Tasks {
         }
     }
 
-    /// The first ready replica that fits beside what runs.
-    ///
-    /// A large one at the head is not overtaken for ever: the search stops at it when
-    /// nothing runs, and replicas end.
-    pub(crate) fn next_to_start(&self, offer: &Capacity) -> Option<ReplicaId> {
-        let busy = self.tasks.values().filter_map(|task| match task {
+    /// What runs, or has not stopped yet.
+    pub(crate) fn busy(&self) -> Capacity {
+        sum(self.tasks.values().filter_map(|task| match task {
             Task::Running(lease) | Task::Aborting(lease) => Some(lease.need),
             Task::Fetching(_) | Task::Ready(_) | Task::Unreported | Task::Kept => None,
-        });
-        let free = offer.minus(&sum(busy));
+        }))
+    }
+
+    /// The first ready replica that fits into `free`, and what it takes.
+    pub(crate) fn next_to_start(&self, free: &Capacity) -> Option<(ReplicaId, Capacity)> {
         self.tasks.iter().find_map(|(replica, task)| match task {
-            Task::Ready(lease) if free.holds(&lease.need) => Some(*replica),
+            Task::Ready(lease) if free.holds(&lease.need) => Some((*replica, lease.need)),
             Task::Ready(_)
             | Task::Fetching(_)
             | Task::Running(_)
@@ -97,6 +97,11 @@ impl Tasks {
     /// The next deadline of a replica that has not started.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         self.waiting().map(|lease| lease.expires_at).min()
+    }
+
+    /// Whether a replica has not been started.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.waiting().next().is_some()
     }
 
     fn waiting(&self) -> impl Iterator<Item = Lease> + '_ {
@@ -117,6 +122,11 @@ impl Tasks {
 
     pub(crate) fn is_aborting(&self, replica: ReplicaId) -> bool {
         matches!(self.tasks.get(&replica), Some(Task::Aborting(_)))
+    }
+
+    /// Whether a result is here, or was before its output was kept.
+    pub(crate) fn is_reported(&self, replica: ReplicaId) -> bool {
+        matches!(self.tasks.get(&replica), Some(Task::Unreported | Task::Kept))
     }
 
     pub(crate) fn is_kept(&self, replica: ReplicaId) -> bool {
@@ -174,7 +184,8 @@ impl Task {
     }
 }
 
-fn sum(needs: impl Iterator<Item = Capacity>) -> Capacity {
+/// What several replicas take together.
+pub(crate) fn sum(needs: impl Iterator<Item = Capacity>) -> Capacity {
     needs.fold(Capacity::default(), |sum, need| Capacity {
         cpu_millis: sum.cpu_millis.saturating_add(need.cpu_millis),
         memory_bytes: sum.memory_bytes.saturating_add(need.memory_bytes),

@@ -261,16 +261,65 @@ fn a_late_replica_is_not_started() {
 }
 
 #[test]
-fn a_finishing_node_asks_for_nothing_new() {
+fn a_node_that_leaves_finishes_reports_and_goes() {
     let mut env = TestEnv::new();
     env.assign(&[1]);
     env.drain();
-    env.send(Event::Finish);
+    env.send(Event::Leave { now: false });
     env.send(Event::Assigned { leases: vec![], retry: RETRY });
     env.send(ready(1));
     env.expect(&[start(1)]);
     env.send(finished(1));
     env.expect(&[Action::Report { replicas: vec![ReplicaId(1)] }]);
+    env.send(Event::Reported { stored: vec![ReplicaId(1)], refused: vec![] });
+    env.expect(&[]);
+    env.advance(HEARTBEAT);
+    env.drain();
+    env.send(Event::HeartbeatAnswered { abandon: vec![], forget: vec![ReplicaId(1)] });
+    env.expect(&[Action::Forget { replica: ReplicaId(1) }, Action::TakeLeave]);
+    // It is over: not even a heartbeat follows.
+    assert_eq!(env.agent.next_wake(), None);
+    env.advance(HEARTBEAT);
+    env.expect(&[]);
+}
+
+#[test]
+fn a_node_that_leaves_now_drops_everything_and_goes_when_all_has_stopped() {
+    let mut env = TestEnv::new();
+    env.assign(&[1, 2, 3]);
+    env.send(ready(1));
+    env.send(ready(2));
+    env.drain();
+    env.send(finished(2));
+    env.drain();
+    env.send(Event::Leave { now: true });
+    let abort = |id| Action::Abort { replica: ReplicaId(id), reason: AbortReason::Left };
+    env.expect(&[abort(1), abort(3), Action::Forget { replica: ReplicaId(2) }]);
+    // Its report was on its way, and so were more leases.
+    env.send(Event::Reported { stored: vec![ReplicaId(2)], refused: vec![] });
+    env.expect(&[Action::Forget { replica: ReplicaId(2) }]);
+    env.assign(&[4]);
+    env.expect(&[abort(4)]);
+    for id in [1, 3] {
+        env.send(Event::Aborted { replica: ReplicaId(id) });
+        env.expect(&[]);
+    }
+    env.send(Event::Aborted { replica: ReplicaId(4) });
+    env.expect(&[Action::TakeLeave]);
+}
+
+#[test]
+fn a_node_that_stays_after_all_asks_again() {
+    let mut env = TestEnv::new();
+    env.send(Event::Assigned { leases: vec![], retry: RETRY });
+    env.send(Event::Leave { now: false });
+    env.expect(&[Action::TakeLeave]);
+    env.send(Event::Stay);
+    env.advance(RETRY);
+    env.expect(&[
+        Action::Heartbeat { running: vec![], kept: vec![] },
+        Action::AskForWork { free: cores(4), leases_max: 64 },
+    ]);
 }
 
 #[test]

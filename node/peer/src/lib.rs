@@ -22,7 +22,7 @@ mod room;
 mod spool;
 mod volume;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ use dockercomp_exchange::{Door, Exchange, FetchOptions, Fetched, Server, Volume,
 pub use dockercomp_exchange::{FetchError, Progress, Rates};
 use dockercomp_network as network;
 use dockercomp_network::{Handle as Network, Role, StreamProtocol};
+use dockercomp_protocol::ids::ProjectId;
 use dockercomp_protocol::log::HeadNotice;
 use dockercomp_protocol::manifest::{ChunkPage, Chunks, PageLink};
 use dockercomp_protocol::statement::Announcement;
@@ -66,6 +67,8 @@ pub struct Options {
     pub external: Vec<Multiaddr>,
     /// Doors to the network, each ending in `/p2p/<id>`.
     pub bootstrap: Vec<Multiaddr>,
+    /// Reads more such doors from the store, for who remembers some there.
+    pub remembered: Option<fn(&Store) -> Vec<Multiaddr>>,
     /// Bytes of data that may be held.
     pub quota_bytes: Option<u64>,
     /// How data is passed on.
@@ -152,13 +155,16 @@ impl Peer {
         let opening = tokio::task::spawn_blocking(move || {
             let store = Store::open(&dir, store_options)?;
             let key = identity::load_or_create(&dir.join(identity::FILE))?;
-            Ok::<_, PeerError>((store, key))
+            let mut doors = options.bootstrap;
+            let remembered = options.remembered.map(|read| read(&store)).unwrap_or_default();
+            doors.extend(remembered);
+            Ok::<_, PeerError>((store, key, doors))
         });
-        let (store, key) = opening.await.expect("opening does not panic")?;
+        let (store, key, doors) = opening.await.expect("opening does not panic")?;
         let service = network::Service::bind(network::Options {
             listen: options.listen,
             external: options.external,
-            bootstrap: options.bootstrap,
+            bootstrap: doors,
             topics: vec![Announcement::TOPIC.to_owned(), HeadNotice::TOPIC.to_owned()],
             ..network::Options::new(key.clone(), options.role)
         })
@@ -228,21 +234,26 @@ impl Peer {
         &self.inner.network
     }
 
-    /// Lets this peer have outputs, and others only with [`Self::permit`].
-    pub fn trust(&self, coordinator: NodeId) {
-        self.inner.private.trust(coordinator);
+    /// Lets this peer have the outputs of a project, and others only with [`Self::permit`].
+    pub fn trust(&self, project: ProjectId, coordinator: NodeId) {
+        self.inner.private.trust(project, coordinator);
     }
 
-    /// Who may have outputs, once that is known.
+    /// Lets nobody have the outputs of a project any more.
+    pub fn distrust(&self, project: &ProjectId) {
+        self.inner.private.distrust(project);
+    }
+
+    /// Who may have the outputs of which project, as far as that is known.
     #[must_use]
-    pub fn trusted(&self) -> Option<NodeId> {
+    pub fn trusted(&self) -> BTreeMap<ProjectId, NodeId> {
         self.inner.private.trusted()
     }
 
-    /// Lets one more peer have outputs, those of them that are here and hidden.
-    pub fn permit(&self, outputs: &[Cid], asker: NodeId) {
+    /// Lets one more peer have outputs of a project, those of them that are here and hidden.
+    pub fn permit(&self, project: ProjectId, outputs: &[Cid], asker: NodeId) {
         for output in outputs {
-            self.inner.private.permit(output, asker);
+            self.inner.private.permit(project, output, asker);
         }
     }
 
@@ -344,21 +355,30 @@ impl Peer {
         peers
     }
 
-    /// Chunks a file or folder into the store, and announces it unless it is an output.
+    /// Chunks a file or folder into the store and announces it.
     ///
     /// # Errors
     /// See [`AddError`].
     pub async fn add(&self, source: PathBuf, options: AddOptions) -> Result<Added, AddError> {
-        let store = self.inner.store.clone();
-        let is_output = options.kind == Kind::Output;
-        let adding = tokio::task::spawn_blocking(move || store.add(&source, &options));
-        let added = adding.await.expect("adding does not panic")?;
-        if is_output {
-            self.hide(added.root).await;
-        } else {
-            self.announce(added.root).await;
-        }
+        let added = self.chunk(source, options).await?;
+        self.announce(added.root).await;
         Ok(added)
+    }
+
+    /// Chunks an output that was computed for a project into the store, and hides it.
+    ///
+    /// # Errors
+    /// See [`AddError`].
+    pub async fn add_output(&self, source: PathBuf, project: ProjectId) -> Result<Added, AddError> {
+        let added = self.chunk(source, AddOptions::output()).await?;
+        self.hide(added.root, [project].into()).await;
+        Ok(added)
+    }
+
+    async fn chunk(&self, source: PathBuf, options: AddOptions) -> Result<Added, AddError> {
+        let store = self.inner.store.clone();
+        let adding = tokio::task::spawn_blocking(move || store.add(&source, &options));
+        adding.await.expect("adding does not panic")
     }
 
     /// Forgets an output. A dataset that is here for another reason stays.
@@ -376,20 +396,22 @@ impl Peer {
         Ok(())
     }
 
-    /// Goes through the outputs that are here after a restart: hides those that are needed,
-    /// and forgets the others, which a crash left.
+    /// Goes through the outputs that are here after a restart: hides those that are needed for
+    /// some project, and forgets the others, which a crash left.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn review_outputs(&self, needed: &BTreeSet<Cid>) -> Result<(), StoreError> {
+    pub async fn review_outputs(
+        &self,
+        needed: &BTreeMap<Cid, BTreeSet<ProjectId>>,
+    ) -> Result<(), StoreError> {
         for dataset in self.datasets().await? {
             if dataset.kind != Kind::Output {
                 continue;
             }
-            if needed.contains(&dataset.root) {
-                self.hide(dataset.root).await;
-            } else {
-                self.forget_output(dataset.root).await?;
+            match needed.get(&dataset.root) {
+                Some(projects) => self.hide(dataset.root, projects.clone()).await,
+                None => self.forget_output(dataset.root).await?,
             }
         }
         Ok(())
@@ -529,10 +551,12 @@ impl Peer {
         Ok(())
     }
 
-    async fn hide(&self, root: Cid) {
+    async fn hide(&self, root: Cid, projects: BTreeSet<ProjectId>) {
         let (store, private) = (self.inner.store.clone(), self.inner.private.clone());
         let hidden = tokio::task::spawn_blocking(move || {
-            blocks_of(&store, &root).map(|blocks| private.hide(root, &blocks))
+            let blocks = blocks_of(&store, &root)?;
+            projects.into_iter().for_each(|project| private.hide(root, &blocks, project));
+            Ok::<_, StoreError>(())
         });
         if let Ok(Err(error)) = hidden.await {
             tracing::warn!(%root, %error, "output could not be hidden");

@@ -54,6 +54,8 @@ pub enum Request {
         /// One for each replica, at most [`REPORTS_MAX`].
         results: Vec<Report>,
     },
+    /// "I leave, and have nothing any more": leases go to others at once.
+    Detach,
     /// "I still have these."
     Heartbeat {
         /// Replicas that are not reported yet, at most [`HEARTBEAT_REPLICAS_MAX`].
@@ -207,6 +209,8 @@ pub enum Response {
         /// Replicas whose outputs may be forgotten.
         forget: Vec<ReplicaId>,
     },
+    /// To [`Request::Detach`].
+    Detached,
     /// To anything that cannot be answered.
     Refused(Refusal),
 }
@@ -336,7 +340,7 @@ impl Request {
                     && work.executors.len() <= 2
                     && work.cached.len() <= CACHED_ROOTS_MAX
             }
-            Self::Job { .. } | Self::Explain => true,
+            Self::Job { .. } | Self::Explain | Self::Detach => true,
             Self::Head { since } => since.len() <= HEADS_ASKED_MAX,
             Self::Report { root: _, results } => {
                 results.len() <= REPORTS_MAX
@@ -386,7 +390,7 @@ impl Response {
                     && notices.iter().all(|notice| notice.len() <= HEAD_NOTICE_BYTES_MAX)
             }
             Self::Explained(explanation) => explanation.fits(),
-            Self::Welcome { .. } | Self::Job { .. } | Self::Refused(_) => true,
+            Self::Welcome { .. } | Self::Job { .. } | Self::Detached | Self::Refused(_) => true,
         };
         if fits { Ok(response) } else { Err(out_of_bounds()) }
     }
@@ -432,6 +436,12 @@ mod tests {
         };
         let request = Request::Report { root: vec![1, 2, 3], results: vec![report] };
         insta::assert_snapshot!(hex::encode(codec::encode(&request)), @"a1667265706f7274a264726f6f744301020367726573756c747381a3666f7574707574814106686c6f675f7461696c647461696c6973746174656d656e74420405");
+    }
+
+    #[test]
+    fn taking_leave_is_golden() {
+        insta::assert_snapshot!(hex::encode(codec::encode(&Request::Detach)), @"66646574616368");
+        insta::assert_snapshot!(hex::encode(codec::encode(&Response::Detached)), @"686465746163686564");
     }
 
     #[test]

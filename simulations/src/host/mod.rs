@@ -237,6 +237,8 @@ impl Host {
                 self.desk.forget(replica);
                 return None;
             }
+            // Hosts work for one project, and leave it by not coming back.
+            Action::TakeLeave => return None,
             Action::AskForWork { free, leases_max } => Question::Work { free, leases_max },
             Action::Report { replicas } => Question::Report { replicas },
             Action::Heartbeat { running, kept } => Question::Heartbeat { running, kept },

@@ -97,6 +97,7 @@ pub(crate) fn options(
         listen: vec![listen.parse()?],
         external: Vec::new(),
         bootstrap: Vec::new(),
+        remembered: None,
         quota_bytes: None,
         reserve_bytes: None,
         sharing,

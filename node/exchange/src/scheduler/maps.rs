@@ -53,9 +53,13 @@ impl Scheduler {
         self.on_said(peer, Said::All);
     }
 
-    /// The peer says which blocks of a list it holds.
+    /// The peer says which blocks of a list it holds. Who has said that it holds everything may
+    /// still answer a list that was sent before: that is no news.
     pub fn on_map(&mut self, peer: NodeId, list: &List, held: &[Cid]) {
         let Some(number) = self.peers.number(&peer) else { return };
+        if self.peers.by_number(number).said == Said::All {
+            return;
+        }
         let held: BTreeSet<&Cid> = held.iter().collect();
         for block in &list.blocks {
             let Some(entry) = self.blocks.get_mut(block) else { continue };

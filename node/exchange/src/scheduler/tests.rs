@@ -133,6 +133,19 @@ fn who_says_that_it_lacks_a_block_is_asked_when_it_has_it() {
     assert_eq!(scheduler.n_stuck(), 0);
 }
 
+/// A list that was on its way when the peer said that it has everything is answered too.
+#[test]
+fn who_has_everything_has_what_is_wanted_later() {
+    let mut scheduler = scheduler(2, 1, options());
+    let list = scheduler.new_list().expect("new blocks");
+    scheduler.on_holds_all(peer(0));
+    tell(&mut scheduler, &list, 0, |_| true);
+    scheduler.retain(|_| false);
+    scheduler.want(block(7));
+    assert!(scheduler.new_list().is_some());
+    assert_eq!(asks(&mut scheduler, at(0)), [Ask { peer: peer(0), block: block(7) }]);
+}
+
 #[test]
 fn a_window_grows_while_answers_come_at_once_and_shrinks_while_they_queue() {
     let mut scheduler = scheduler(100, 1, Options { per_peer: 16, total: 64, ..options() });

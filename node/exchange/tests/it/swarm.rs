@@ -88,6 +88,29 @@ async fn a_node_that_still_fetches_gives_what_it_has() {
     second.assert_holds(&root, &files);
 }
 
+/// More blocks than one list names: from one that has all, and from one that gets them meanwhile.
+#[tokio::test]
+async fn a_dataset_of_many_lists_passes_from_one_to_the_next() {
+    let files = files(3000, 20);
+    let mut whole = World::stranger();
+    let root = whole.add(&files);
+    let _whole = whole.join(quick()).await;
+    let mut first = World::stranger();
+    first.know(&whole);
+    let first_exchange = first.join(quick()).await;
+    let second = World::stranger();
+    second.know(&first);
+    let second_exchange = second.exchange();
+    let (one, two) = within(futures::future::join(
+        first_exchange.fetch(root, Want::All, [whole.id], FetchOptions::default()),
+        second_exchange.fetch(root, Want::All, [first.id], FetchOptions::default()),
+    ))
+    .await;
+    one.expect("an honest seeder");
+    two.expect("an honest node");
+    second.assert_holds(&root, &files);
+}
+
 /// A peer that says `news` when it is asked what it holds, and holds nothing.
 struct Boaster {
     id: NodeId,

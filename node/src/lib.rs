@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Each project has an office, a session with its coordinator, a watch over its log and a desk
-//! of its own; the [`roster`] knows them. The worker, the executor and the
-//! [`shelf`] of outputs are one for all.
+//! of its own; the `roster` knows them. The worker, the executor and the
+//! `shelf` of outputs are one for all.
 //!
 //! # Crash behaviour
 //!

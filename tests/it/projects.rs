@@ -18,7 +18,7 @@ name = "{name}"
 module = "file:{}"
 args = [
     "tile", "--column", "{{column}}", "--row", "{{row}}", "--columns", "16", "--rows", "8",
-    "--width", "1024", "--height", "384", "--iterations", "20000",
+    "--width", "1024", "--height", "384", "--iterations", "1000",
 ]
 [sweep]
 column = {{ from = 0, to = 15 }}
@@ -97,10 +97,10 @@ fn two_projects_share_a_node_three_to_one_and_one_alone_has_it_whole() {
             .all(|coordinator| project(&node, &link(coordinator))["state"] == "no_work")
     });
 
-    let mine = submit(&network, &network.coordinator, "mine", 8);
-    let theirs = submit(&network, &other, "theirs", 4);
+    let mine = submit(&network, &network.coordinator, "mine", 4);
+    let theirs = submit(&network, &other, "theirs", 2);
     wait_until("the first has much of its work done", || {
-        accepted(&network.coordinator, &mine) >= 60
+        accepted(&network.coordinator, &mine) >= 24
     });
     let [one, two] = [&network.coordinator, &other].map(|of| project(&node, &link(of)));
     assert_eq!((&one["state"], &two["state"]), (&"works".into(), &"works".into()), "{two:#}");
@@ -118,7 +118,7 @@ fn two_projects_share_a_node_three_to_one_and_one_alone_has_it_whole() {
     });
     let (before, started) = (project(&node, &link(&other)), Instant::now());
     let so_far = accepted(&other, &theirs);
-    wait_until("the other goes on", || accepted(&other, &theirs) >= so_far + 12);
+    wait_until("the other goes on", || accepted(&other, &theirs) >= so_far + 8);
     let after = project(&node, &link(&other));
     let part = (used(&after) - used(&before)) / started.elapsed().as_secs_f64();
     assert!(part > 0.7, "the other has {part:.3} of the node\n{before:#}\n{after:#}");
@@ -137,10 +137,10 @@ fn a_node_that_leaves_a_project_reports_first_or_drops_and_remembers_the_rest() 
     let other = network.start_another_project("other");
     network.add_nodes(1, "wasm", &[]);
     let node = network.nodes[0].dir.clone();
-    let mine = submit(&network, &network.coordinator, "mine", 8);
+    let mine = submit(&network, &network.coordinator, "mine", 2);
     let attached = json(run_on(&node, &["node", "attach", &link(&other), "--share", "100"]));
     assert_eq!(attached["share"], 100, "{attached:#}");
-    let theirs = submit(&network, &other, "theirs", 8);
+    let theirs = submit(&network, &other, "theirs", 2);
     wait_until("it works for the other", || accepted(&other, &theirs) >= 3);
 
     // By its name, which the coordinator told. What was leased is finished and reported, and
@@ -156,7 +156,7 @@ fn a_node_that_leaves_a_project_reports_first_or_drops_and_remembers_the_rest() 
     json(run_on(&node, &["node", "attach", &link(&other)]));
     wait_until("it works for the other again", || {
         let info = job(&other, &theirs);
-        info["accepted"].as_u64() < Some(120) && info["replicas_in_progress"] != 0
+        info["state"] == "running" && info["replicas_in_progress"] != 0
     });
     json(run_on(&node, &["node", "detach", "other", "--now"]));
     wait_until("it has left", || find(&node, &link(&other)).is_none());

@@ -20,7 +20,9 @@ use crate::error::StoreError;
 use crate::keys::Family;
 
 /// Memory for blocks of the database, in bytes: volunteers lend theirs for work, not for us.
-const BLOCK_CACHE_BYTES: usize = 64 << 20;
+const BLOCK_CACHE_BYTES: usize = 32 << 20;
+/// Write buffers of all families together, in bytes: one that would take more is written out.
+const BUFFERS_BYTES: usize = 48 << 20;
 /// Write buffer of the families that hold only keys, in bytes.
 const BUFFER_BYTES: usize = 16 << 20;
 /// Write buffer of `small`, in bytes; one buffer becomes about one blob file.
@@ -54,6 +56,7 @@ impl Db {
         // middle must be told: the default drops all that came after it and says nothing.
         options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
         options.set_max_background_jobs(2);
+        options.set_db_write_buffer_size(BUFFERS_BYTES);
         options.set_max_open_files(256);
         options.set_max_total_wal_size(128 << 20);
         options.set_bytes_per_sync(1 << 20);

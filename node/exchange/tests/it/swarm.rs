@@ -65,7 +65,7 @@ async fn eight_nodes_get_from_each_other_what_a_slow_seeder_gives_them() {
 /// Who fetches has something to give, and is found by whoever it asks.
 #[tokio::test]
 async fn a_node_that_still_fetches_gives_what_it_has() {
-    let files = files(1, 20 * 256 << 10);
+    let files = files(1, 20 * (256 << 10));
     let mut whole = World::stranger();
     let root = whole.add_in_chunks(&files, 256 << 10);
     let rates = Rates { up: Some(512 * KIB), ..Rates::default() };

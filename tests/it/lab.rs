@@ -80,15 +80,11 @@ fn a_scenario_runs_with_docker_and_leaves_no_container() {
     else {
         return;
     };
-    let containers = || {
-        let list = ["ps", "-aq", "--filter", "label=dockercomp.node"];
-        let output = Command::new("docker").args(list).output().expect("docker starts");
-        String::from_utf8(output.stdout).expect("text").lines().count()
-    };
-    let before = containers();
     let temporary = tempfile::tempdir().expect("a folder");
+    let kept = tempfile::tempdir().expect("a folder");
     let output = lab(temporary.path())
-        .args(["lab", "run", "--output", "json", "--executor", "docker"])
+        .args(["lab", "run", "--output", "json", "--executor", "docker", "--out"])
+        .arg(kept.path())
         .arg(scenario("lab-small.toml"))
         .output()
         .expect("the binary starts");
@@ -96,7 +92,16 @@ fn a_scenario_runs_with_docker_and_leaves_no_container() {
     assert_eq!(share(&run, "completed"), (10, 10), "{run:#}");
     assert_eq!(share(&run, "caught"), (1, 1));
     assert!(number(&run, "host_crashes") >= 1.0, "{run:#}");
-    assert_eq!(containers(), before);
+    for host in 0..4 {
+        let log = kept.path().join(format!("seed-1/host-{host:02}.log"));
+        let log = fs::read_to_string(log).expect("a log");
+        let (_, id) = log.split_once("local_peer_id=").expect("the node says who it is");
+        let id = id.split_whitespace().next().expect("an id");
+        let list = ["ps", "-aq", "--filter", &format!("label=dockercomp.node={id}")];
+        let output = Command::new("docker").args(list).output().expect("docker starts");
+        let left = String::from_utf8(output.stdout).expect("text");
+        assert!(output.status.success() && left.is_empty(), "host {host} left {left}");
+    }
     nothing_is_left(temporary.path());
 }
 

@@ -19,6 +19,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+/// A key and its value.
+type Stored = (Vec<u8>, Vec<u8>);
+
 /// Rows that are read at one time.
 const PAGE: usize = 256;
 
@@ -226,7 +229,7 @@ impl Desk {
         drawer: Drawer,
     ) -> Result<Vec<(ReplicaId, T)>, StoreError> {
         let rows = self.rows(&drawer.prefix(&self.project))?.into_iter();
-        let row = |(key, value): (Vec<u8>, Vec<u8>)| {
+        let row = |(key, value): Stored| {
             let number = u64::from_be_bytes(*key.last_chunk::<8>()?);
             Some((ReplicaId(number), read(&value)?))
         };
@@ -234,8 +237,8 @@ impl Desk {
     }
 
     /// All rows whose keys begin so.
-    fn rows(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
-        let mut all: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    fn rows(&self, prefix: &[u8]) -> Result<Vec<Stored>, StoreError> {
+        let mut all: Vec<Stored> = Vec::new();
         loop {
             let after = all.last().map(|(key, _)| key.clone());
             let page = self.store.scan(Table::Outbox, prefix, after.as_deref(), PAGE)?;

@@ -30,11 +30,14 @@ pub(crate) struct Shelf {
     stopping: CancellationToken,
 }
 
+/// Who was said to hold a dataset, by the project whose coordinator said so.
+type Holders = BTreeMap<(ProjectId, Cid), Vec<Located>>;
+
 /// Who was said to hold which dataset, by whom; clones share it. What one project's coordinator
 /// says does not send another project's replicas anywhere.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hints {
-    hints: Arc<Mutex<BTreeMap<(ProjectId, Cid), Vec<Located>>>>,
+    hints: Arc<Mutex<Holders>>,
 }
 
 impl Hints {
@@ -54,7 +57,7 @@ impl Hints {
         self.with(|hints| hints.retain(|(by, _), _| by != project));
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<(ProjectId, Cid), Vec<Located>>) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut Holders) -> T) -> T {
         act(&mut self.hints.lock().expect("no holder of this lock panics"))
     }
 }
@@ -121,7 +124,7 @@ impl Shelf {
     }
 
     async fn remove_unless_needed(&self, outputs: Vec<Cid>) {
-        let looked = self.durable(|store| needed(store));
+        let looked = self.durable(needed);
         let Ok(needed) = looked.await else { return };
         for output in outputs {
             if needed.contains_key(&output) || self.borrowed.holds(&output) {

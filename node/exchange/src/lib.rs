@@ -18,7 +18,7 @@
 //! | [`Server`] | answers peers |
 //! | [`Door`] | where it answers near peers without encryption |
 //! | [`Traffic`] | who sent how much |
-//! | [`Dial`], [`Discover`], [`Authorise`] | what it needs from its surroundings |
+//! | [`Dial`], [`Discover`], [`Authorise`], [`Elsewhere`] | what it needs from its surroundings |
 //!
 //! # Invariants
 //!
@@ -57,7 +57,7 @@ pub use network::provider_key;
 pub use options::{FetchOptions, Fetched, Options, Progress};
 pub use plain::Door;
 pub use rate::Rates;
-pub use server::{Authorise, Patience, Server};
+pub use server::{Authorise, Elsewhere, Patience, Server};
 pub use traffic::{PeerTraffic, Snapshot, Traffic};
 
 /// Requests that are open on one stream at once. A client keeps to it, and a server answers

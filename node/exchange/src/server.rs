@@ -33,7 +33,7 @@ use dockercomp_protocol::NodeId;
 use dockercomp_protocol::content::Digest;
 use dockercomp_protocol::wire::chunk::{Answer, Held, Miss, REQUEST_BYTES, Request};
 use dockercomp_store::{Store, StoreError};
-use futures::future::Either;
+use futures::future::{BoxFuture, Either};
 use futures::{FutureExt as _, StreamExt as _, stream};
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, BufWriter,
@@ -89,6 +89,13 @@ impl<F: Fn(&NodeId, &Digest) -> bool + Send + Sync + 'static> Authorise for F {
     }
 }
 
+/// Brings blocks that this peer gives to others without keeping them.
+pub trait Elsewhere: Send + Sync + 'static {
+    /// Reads a block, verified. It must answer within half a minute, or whoever asked gives the
+    /// peer up: [`Miss::Busy`] if it may be had later, [`Miss::NotFound`] if not.
+    fn block(&self, digest: Digest) -> BoxFuture<'_, Result<Bytes, Miss>>;
+}
+
 /// Serves a store's blocks. Clones share their bounds.
 #[derive(Clone)]
 pub struct Server {
@@ -101,6 +108,8 @@ pub struct Server {
     patience: Patience,
     /// Where public blocks are served without encryption, if anywhere.
     door: Option<Arc<Door>>,
+    /// Where blocks that are not in the store come from, if from anywhere.
+    elsewhere: Option<Arc<dyn Elsewhere>>,
 }
 
 /// Who is at the other end of a stream.
@@ -138,7 +147,14 @@ impl Server {
         let loads = Arc::new(Semaphore::new(LOADED_MAX));
         let limits = Arc::new(Limits::new(Rates::default()));
         let (authorise, patience) = (Arc::new(authorise), Patience::default());
-        Self { store, traffic, authorise, loads, limits, patience, door: None }
+        Self { store, traffic, authorise, loads, limits, patience, door: None, elsewhere: None }
+    }
+
+    /// The same server, which also gives what it does not have in its store.
+    #[must_use]
+    pub fn with_elsewhere(mut self, elsewhere: impl Elsewhere) -> Self {
+        self.elsewhere = Some(Arc::new(elsewhere));
+        self
     }
 
     /// The same server with this patience.
@@ -331,7 +347,11 @@ impl Server {
                         let len = len_of(&payload);
                         Ready { answer: Answer::Data { id, len }, payload, _permit: permit }
                     }
-                    None => Answer::Miss { id, reason: Miss::NotFound }.into(),
+                    None => {
+                        // Others need not wait for memory until an origin answers.
+                        drop(permit);
+                        self.load_elsewhere(id, digest).await
+                    }
                 }
             }
             Request::Have { id, digest } => {
@@ -347,6 +367,21 @@ impl Server {
                 let port = door.and_then(|door| door.admit(client.peer, token));
                 Answer::Open { id, port: port.unwrap_or_default() }.into()
             }
+        }
+    }
+
+    async fn load_elsewhere(&self, id: u32, digest: Digest) -> Ready {
+        let found = match &self.elsewhere {
+            Some(elsewhere) => elsewhere.block(digest).await,
+            None => Err(Miss::NotFound),
+        };
+        match found {
+            Ok(payload) => {
+                let permit = Arc::clone(&self.loads).acquire_owned().await.ok();
+                let answer = Answer::Data { id, len: len_of(&payload) };
+                Ready { answer, payload, _permit: permit }
+            }
+            Err(reason) => Answer::Miss { id, reason }.into(),
         }
     }
 

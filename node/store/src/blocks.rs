@@ -36,7 +36,7 @@ impl Store {
         self.inner.read_small(digest)
     }
 
-    /// How much of a dataset is here.
+    /// How much of a dataset this node can give: what is at its origin counts.
     ///
     /// # Errors
     /// None yet.
@@ -45,7 +45,7 @@ impl Store {
         Ok(match catalogue.get(root) {
             None => Held::None,
             Some(row) if row.removing => Held::None,
-            Some(row) if row.complete => Held::All,
+            Some(row) if row.complete || row.origin.is_some() => Held::All,
             Some(_) => Held::Part,
         })
     }

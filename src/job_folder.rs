@@ -99,7 +99,10 @@ fn parse_cid(text: &str, place: &str) -> anyhow::Result<Cid> {
 async fn files_of(client: &Client, cid: &Cid) -> anyhow::Result<u64> {
     let datasets: Vec<DatasetInfo> = client.get("/api/v1/datasets").await?;
     let text = cid.to_string();
-    let found = datasets.into_iter().find(|dataset| dataset.cid == text && dataset.complete);
+    let is_it = |dataset: &DatasetInfo| {
+        dataset.cid == text && (dataset.complete || dataset.origin.is_some())
+    };
+    let found = datasets.into_iter().find(is_it);
     found.map(|dataset| dataset.files).ok_or_else(|| {
         Failure::new(Code::NotFound, format!("dataset {cid} is not here"))
             .fix(

@@ -118,7 +118,9 @@ impl Job {
         for (what, cid, expected) in needs {
             let Some(cid) = cid else { continue };
             let root = store.root(&cid)?.ok_or(SubmitError::Missing { what, cid })?;
-            if !store.is_complete(&cid, &Want::All)? {
+            // What stays at its origin can be given to nodes as well.
+            let is_whole = store.dataset(&cid)?.is_some_and(|dataset| dataset.is_whole());
+            if !is_whole && !store.is_complete(&cid, &Want::All)? {
                 return Err(SubmitError::Missing { what, cid });
             }
             if root.files != expected {

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use anyhow::Context;
 use bytesize::ByteSize;
 use dockercomp_peer::api::{
-    AddRequest, CarRequest, DatasetInfo, DatasetRequest, GetRequest, ProviderInfo, StreamRequest,
+    AddRequest, CarRequest, DatasetInfo, DatasetRequest, GetRequest, OriginRequest, ProviderInfo,
+    StreamRequest,
 };
 use serde::Serialize;
 
@@ -19,12 +20,17 @@ use crate::progress;
 /// Commands about datasets.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Dataset {
-    /// Chunk a file or folder into a running process, which then seeds it.
+    /// Chunk a file, a folder, a bucket or a file on a web server into a running process, which
+    /// then seeds it.
+    ///
+    /// Files and folders are copied into its store, unless --in-place says otherwise. What is in
+    /// a bucket or on a web server stays there, unless --copy says otherwise: it is read once to
+    /// name its chunks, and each chunk again when a peer asks for it.
     ///
     /// Adding a folder again after it changed stores only what changed, and says how much was
     /// there before.
     Add {
-        /// The file or folder; - for standard input.
+        /// The file or folder, https://HOST/FILE, s3://BUCKET/PREFIX, or - for standard input.
         path: PathBuf,
         /// What to call it.
         #[arg(long)]
@@ -36,6 +42,11 @@ pub(crate) enum Dataset {
         /// Leave large files where they are and seed them from there. They must not be changed.
         #[arg(long)]
         in_place: bool,
+        /// Copy everything into the store, also from a bucket or a web server.
+        #[arg(long, conflicts_with = "in_place")]
+        copy: bool,
+        #[command(flatten)]
+        origin: OriginOptions,
         #[command(flatten)]
         process: Process,
     },
@@ -91,6 +102,24 @@ pub(crate) enum Dataset {
     },
 }
 
+/// How a bucket or web server is reached. Keys are not among it: they are those of the
+/// environment of the process that seeds (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` …).
+#[derive(Debug, clap::Args)]
+pub(crate) struct OriginOptions {
+    /// Allow an origin without encryption.
+    #[arg(long)]
+    allow_http: bool,
+    /// Read a bucket that is open to everybody, without keys.
+    #[arg(long)]
+    anonymous: bool,
+    /// The URL of an S3 server that is not Amazon's.
+    #[arg(long, env = "AWS_ENDPOINT_URL", value_name = "URL")]
+    s3_endpoint: Option<String>,
+    /// The bucket's region.
+    #[arg(long, env = "AWS_REGION", value_name = "REGION")]
+    s3_region: Option<String>,
+}
+
 /// One dataset of a running process.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Named {
@@ -107,6 +136,16 @@ pub(crate) enum Chunking {
     Fixed(u32),
     /// Where the content says.
     FastCdc,
+}
+
+impl Chunking {
+    /// The size of chunks, and whether the content says where they end.
+    const fn parts(self) -> (Option<u32>, bool) {
+        match self {
+            Self::Fixed(bytes) => (Some(bytes), false),
+            Self::FastCdc => (None, true),
+        }
+    }
 }
 
 impl FromStr for Chunking {
@@ -151,10 +190,12 @@ impl Named {
 impl Dataset {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<()> {
         match self {
-            Self::Add { path, name, chunker, in_place, process } => {
+            Self::Add { path, name, chunker, in_place, copy, origin, process } => {
                 let client = process.client()?;
                 let info = if path == Path::new("-") {
                     add_stdin(&client, name, chunker).await?
+                } else if let Some(url) = url(&path) {
+                    add_origin(&client, origin.request(url, name, chunker, copy)).await?
                 } else {
                     add_with(&client, path, name, chunker, in_place).await?
                 };
@@ -213,6 +254,43 @@ impl Dataset {
     }
 }
 
+/// The address of an origin, if it is one and not a path.
+fn url(path: &Path) -> Option<String> {
+    let text = path.to_str()?;
+    let is_url = ["https://", "http://", "s3://"].iter().any(|scheme| text.starts_with(scheme));
+    is_url.then(|| text.to_owned())
+}
+
+impl OriginOptions {
+    fn request(
+        self,
+        url: String,
+        name: Option<String>,
+        chunker: Chunking,
+        copy: bool,
+    ) -> OriginRequest {
+        let (chunk_bytes, content_defined) = chunker.parts();
+        // They are of the environment, and mean nothing to a web server.
+        let of_s3 = |setting: Option<String>| setting.filter(|_| url.starts_with("s3://"));
+        OriginRequest {
+            endpoint: of_s3(self.s3_endpoint),
+            region: of_s3(self.s3_region),
+            url,
+            allow_http: self.allow_http,
+            anonymous: self.anonymous,
+            copy,
+            name,
+            chunk_bytes,
+            content_defined,
+        }
+    }
+}
+
+/// Has a running process add what stays at its origin, with a bar.
+async fn add_origin(client: &Client, request: OriginRequest) -> anyhow::Result<DatasetInfo> {
+    long(client, "origin", &request, "reading").await
+}
+
 /// Chunks a file or folder into a running process, with a bar.
 pub(crate) async fn add(
     client: &Client,
@@ -233,10 +311,7 @@ async fn add_with(
 ) -> anyhow::Result<DatasetInfo> {
     let path =
         std::fs::canonicalize(&path).with_context(|| format!("cannot find {}", path.display()))?;
-    let (chunk_bytes, content_defined) = match chunker {
-        Chunking::Fixed(bytes) => (Some(bytes), false),
-        Chunking::FastCdc => (None, true),
-    };
+    let (chunk_bytes, content_defined) = chunker.parts();
     let request = AddRequest { path, name, chunk_bytes, content_defined, in_place };
     let bar = progress::bytes("adding");
     let added = client.steps("/api/v1/datasets", &request, |done, total| {
@@ -322,12 +397,17 @@ fn added(info: &DatasetInfo) -> String {
 }
 
 fn checked(info: &DatasetInfo) -> String {
-    let Some(found) = info.found else { return info.cid.clone() };
+    let Some(found) = &info.found else { return info.cid.clone() };
     let mended = if found.mended { ", fetched anew" } else { "" };
-    format!(
+    let here = format!(
         "{} chunks are right, {} had rotted{mended}, {} are not here",
         found.sound_chunks, found.rotten_chunks, found.missing_chunks
-    )
+    );
+    if found.gone_chunks == 0 {
+        return here;
+    }
+    let objects = found.gone_objects.join("\n  ");
+    format!("{here}, {} are gone at the origin, of\n  {objects}", found.gone_chunks)
 }
 
 fn providers(list: &[ProviderInfo]) -> String {
@@ -342,6 +422,7 @@ fn human(list: &[DatasetInfo]) -> String {
     let rows = list.iter().map(|dataset| {
         let held = match (dataset.complete, dataset.bytes) {
             (true, _) => "all".to_owned(),
+            (false, _) if dataset.origin.is_some() => "at origin".to_owned(),
             (false, 0) => "none".to_owned(),
             (false, bytes) => format!("{} %", dataset.held_bytes * 100 / bytes),
         };
@@ -353,7 +434,8 @@ fn human(list: &[DatasetInfo]) -> String {
             output::size(dataset.bytes),
             held,
             if dataset.pinned { "yes" } else { "" }.to_owned(),
+            dataset.origin.clone().unwrap_or_default(),
         ]
     });
-    output::table(&["CID", "NAME", "KIND", "FILES", "SIZE", "HELD", "PINNED"], rows)
+    output::table(&["CID", "NAME", "KIND", "FILES", "SIZE", "HELD", "PINNED", "ORIGIN"], rows)
 }

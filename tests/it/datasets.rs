@@ -5,7 +5,11 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
+use axum::Router;
 use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tower_http::services::ServeDir;
 
 use crate::network::{Network, dockercomp, json, run_on};
 
@@ -124,4 +128,49 @@ fn a_changed_folder_and_standard_input_are_added() {
     let into = network.folder.path().join("into");
     network.owner(&["dataset", "get", &stream, "--into", text(&into)]);
     assert!(fs::read(into.join("stream")).expect("a file") == bytes);
+}
+
+#[test]
+fn a_file_of_a_web_server_is_seeded_from_there() {
+    let mut network = Network::start();
+    network.add_nodes(1, "wasm", &[]);
+    let source = network.folder.path().join("source");
+    folder(&source);
+    let runtime = Runtime::new().expect("a runtime");
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let files = Router::new().fallback_service(ServeDir::new(&source));
+    runtime.spawn(async move { axum::serve(listener, files).await });
+    let url = format!("http://{address}/a/b/picture.png");
+    let owner_dir = network.coordinator.dir.clone();
+    let owner = |args: &[&str]| json(run_on(&owner_dir, &[&["dataset"], args].concat()));
+
+    let refused = run_on(&owner_dir, &["dataset", "add", &url]);
+    assert_eq!(refused.status.code(), Some(2), "it is not encrypted");
+    let root = cid(&owner(&["add", &url, "--allow-http", "--name", "picture"]));
+    let listed = owner(&["ls"])[0].clone();
+    assert_eq!((&listed["origin"], &listed["complete"]), (&url.into(), &false.into()));
+    assert_eq!((&listed["name"], &listed["held_bytes"]), (&"picture".into(), &0.into()));
+    let into = network.folder.path().join("into");
+    let node = network.nodes[0].dir.clone();
+    json(run_on(&node, &["dataset", "get", &root, "--into", text(&into)]));
+    let [was, is] = [source.join("a/b"), into].map(|at| fs::read(at.join("picture.png")));
+    assert!(was.expect("a file") == is.expect("a file"), "it differs");
+    assert_eq!(owner(&["check", &root])["found"]["sound_chunks"], 3);
+    assert!(!owner_dir.join("data").join(&root).exists(), "it was copied");
+
+    let brought = network.folder.path().join("brought");
+    assert_eq!(owner(&["get", &root, "--into", text(&brought)])["complete"], true);
+    owner(&["rm", &root]);
+    let url = format!("http://{address}/a/page.html");
+    let copied = owner(&["add", &url, "--allow-http", "--copy"]);
+    assert_eq!(copied["complete"], true);
+
+    // One that stays there, and goes.
+    let url = format!("http://{address}/a/b/picture.png");
+    let root = cid(&owner(&["add", &url, "--allow-http"]));
+    fs::remove_file(source.join("a/b/picture.png")).expect("a file");
+    let found = owner(&["check", &root])["found"].clone();
+    assert_eq!((&found["sound_chunks"], &found["gone_chunks"]), (&0.into(), &3.into()));
+    assert_eq!(found["gone_objects"][0], "picture.png");
 }

@@ -21,7 +21,7 @@
 //! | [`Door`] | where it answers near peers without encryption |
 //! | [`Traffic`] | who sent how much |
 //! | [`Volume`] | how much may pass in a month |
-//! | [`Dial`], [`Discover`], [`Authorise`] | what it needs from its surroundings |
+//! | [`Dial`], [`Discover`], [`Authorise`], [`Elsewhere`] | what it needs from its surroundings |
 //!
 //! # Invariants
 //!
@@ -62,7 +62,7 @@ pub use network::provider_key;
 pub use options::{FetchOptions, Fetched, Options, Progress};
 pub use plain::Door;
 pub use rate::Rates;
-pub use server::{Authorise, Patience, Server};
+pub use server::{Authorise, Elsewhere, Patience, Server};
 pub use traffic::{PeerTraffic, Snapshot, Traffic};
 pub use volume::{Used, Volume};
 

@@ -33,7 +33,7 @@ use dockercomp_protocol::NodeId;
 use dockercomp_protocol::content::Digest;
 use dockercomp_protocol::wire::chunk::{Answer, Held, Miss, REQUEST_BYTES, Request};
 use dockercomp_store::{Store, StoreError};
-use futures::future::Either;
+use futures::future::{BoxFuture, Either};
 use futures::{FutureExt as _, StreamExt as _, stream};
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, BufWriter,
@@ -91,6 +91,13 @@ impl<F: Fn(&NodeId, &Digest) -> bool + Send + Sync + 'static> Authorise for F {
     }
 }
 
+/// Brings blocks that this peer gives to others without keeping them.
+pub trait Elsewhere: Send + Sync + 'static {
+    /// Reads a block, verified. It must answer within half a minute, or whoever asked gives the
+    /// peer up: [`Miss::Busy`] if it may be had later, [`Miss::NotFound`] if not.
+    fn block(&self, digest: Digest) -> BoxFuture<'_, Result<Bytes, Miss>>;
+}
+
 /// Serves a store's blocks. Clones share their bounds.
 #[derive(Clone)]
 pub struct Server {
@@ -106,6 +113,8 @@ pub struct Server {
     patience: Patience,
     /// Where public blocks are served without encryption, if anywhere.
     door: Option<Arc<Door>>,
+    /// Where blocks that are not in the store come from, if from anywhere.
+    elsewhere: Option<Arc<dyn Elsewhere>>,
 }
 
 /// Who is at the other end of a stream.
@@ -176,8 +185,26 @@ impl Server {
         let limits = Arc::new(Limits::new(Rates::default()));
         let (authorise, patience) = (Arc::new(authorise), Patience::default());
         let slots = Arc::new(Mutex::new(Slots::new(n_slots(None))));
-        let swarms = Arc::default();
-        Self { store, traffic, authorise, loads, slots, limits, swarms, patience, door: None }
+        let (swarms, door, elsewhere) = (Arc::default(), None, None);
+        Self {
+            store,
+            traffic,
+            authorise,
+            loads,
+            slots,
+            limits,
+            swarms,
+            patience,
+            door,
+            elsewhere,
+        }
+    }
+
+    /// The same server, which also gives what it does not have in its store.
+    #[must_use]
+    pub fn with_elsewhere(mut self, elsewhere: impl Elsewhere) -> Self {
+        self.elsewhere = Some(Arc::new(elsewhere));
+        self
     }
 
     /// The same server with this patience.
@@ -437,7 +464,11 @@ impl Server {
                         let answer = Answer::Data { id, len: len_of(&payload) };
                         Ready { answer, payload, _permit: permit, _slot: slot }
                     }
-                    None => Answer::Miss { id, reason: Miss::NotFound }.into(),
+                    None => {
+                        // Others need not wait for memory until an origin answers.
+                        drop(permit);
+                        self.load_elsewhere(id, digest, slot).await
+                    }
                 }
             }
             Request::Have { id, digest } => {
@@ -455,6 +486,21 @@ impl Server {
             }
             // It was taken out when it was received.
             Request::Stop { id, .. } => Answer::Miss { id, reason: Miss::Stopped }.into(),
+        }
+    }
+
+    async fn load_elsewhere(&self, id: u32, digest: Digest, slot: Option<HeldSlot>) -> Ready {
+        let found = match &self.elsewhere {
+            Some(elsewhere) => elsewhere.block(digest).await,
+            None => Err(Miss::NotFound),
+        };
+        match found {
+            Ok(payload) => {
+                let permit = Arc::clone(&self.loads).acquire_owned().await.ok();
+                let answer = Answer::Data { id, len: len_of(&payload) };
+                Ready { answer, payload, _permit: permit, _slot: slot }
+            }
+            Err(reason) => Answer::Miss { id, reason }.into(),
         }
     }
 

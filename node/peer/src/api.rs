@@ -175,6 +175,9 @@ pub struct DatasetInfo {
     pub complete: bool,
     /// Whether it is kept from removal.
     pub pinned: bool,
+    /// The bucket or web server where bytes that are not here are read from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// After adding: how many of its bytes were here before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_bytes: Option<u64>,
@@ -184,7 +187,7 @@ pub struct DatasetInfo {
 }
 
 /// What a check of a dataset found.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Found {
     /// Chunks that were read and are right.
     pub sound_chunks: u64,
@@ -194,6 +197,17 @@ pub struct Found {
     pub missing_chunks: u64,
     /// Whether those that were not right or not here have been fetched anew.
     pub mended: bool,
+    /// Chunks of objects that are gone from the dataset's origin, or changed there.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gone_chunks: u64,
+    /// The first of those objects.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone_objects: Vec<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's shape
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Names a dataset.
@@ -243,6 +257,34 @@ pub struct AddRequest {
     /// Leave large files where they are and seed them from there.
     #[serde(default)]
     pub in_place: bool,
+}
+
+/// Asks a process to add what a bucket or web server has, which stays there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OriginRequest {
+    /// `https://host/path/file`, `s3://bucket` or `s3://bucket/prefix`.
+    pub url: String,
+    /// The URL of an S3 server that is not Amazon's.
+    pub endpoint: Option<String>,
+    /// The region of an S3 bucket.
+    pub region: Option<String>,
+    /// Allow an origin without encryption.
+    #[serde(default)]
+    pub allow_http: bool,
+    /// Do not sign requests to an S3 server.
+    #[serde(default)]
+    pub anonymous: bool,
+    /// Also bring everything into the store.
+    #[serde(default)]
+    pub copy: bool,
+    /// What to call the dataset.
+    pub name: Option<String>,
+    /// Chunk size in bytes; 1 MiB if left out.
+    pub chunk_bytes: Option<u32>,
+    /// Let the content say where chunks end.
+    #[serde(default)]
+    pub content_defined: bool,
 }
 
 /// What is said about a dataset that is sent as the body of a request.

@@ -10,18 +10,21 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use dockercomp_protocol::Cid;
 use dockercomp_protocol::manifest::Chunker;
-use dockercomp_store::{AddError, AddOptions, CarError, Dataset, Kind, StoreError, Want};
+use dockercomp_store::{
+    AddError, AddOptions, CarError, Checked, Dataset, Kind, Origin, StoreError, Want,
+};
 use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 
 use crate::api::{
-    AddRequest, CarRequest, DatasetInfo, DatasetRequest, Found, GetRequest, ProblemKind,
-    ProviderInfo, Step, StreamRequest,
+    AddRequest, CarRequest, DatasetInfo, DatasetRequest, Found, GetRequest, OriginRequest,
+    ProblemKind, ProviderInfo, Step, StreamRequest,
 };
 use crate::library::{self, PathsError};
+use crate::origins::shown;
 use crate::reply::Refused;
 use crate::spool::Spool;
-use crate::{FetchError, Peer};
+use crate::{FetchError, OriginError, Peer};
 
 /// Steps that wait for a slow reader; progress beyond them is dropped.
 const STEPS: usize = 64;
@@ -31,6 +34,7 @@ pub fn router(peer: Peer) -> Router {
     Router::new()
         .route("/api/v1/datasets", get(list).post(add))
         .route("/api/v1/datasets/stream", post(add_stream))
+        .route("/api/v1/datasets/origin", post(add_origin))
         .route("/api/v1/datasets/get", post(fetch))
         .route("/api/v1/datasets/pin", post(pin))
         .route("/api/v1/datasets/unpin", post(unpin))
@@ -76,6 +80,63 @@ async fn add_stream(
         };
         added(&peer, spool.path.clone(), options, steps).await
     })
+}
+
+/// Adds what stays at its origin, and brings it here as well if that is asked for.
+async fn add_origin(State(peer): State<Peer>, Json(request): Json<OriginRequest>) -> Response {
+    steps(move |steps| async move {
+        let copy = request.copy;
+        let named = steps.clone();
+        let report = move |done: dockercomp_store::Progress| {
+            // Naming the chunks is one half of the way, if they are brought here afterwards.
+            let done_bytes = if copy { done.bytes / 2 } else { done.bytes };
+            let _ = named.try_send(Step::Progress { done_bytes, total_bytes: done.bytes_total });
+        };
+        let options = AddOptions {
+            name: request.name,
+            chunker: chunker(request.content_defined, request.chunk_bytes),
+            progress: Some(Arc::new(report)),
+            ..AddOptions::default()
+        };
+        let origin = Origin {
+            url: request.url,
+            endpoint: request.endpoint,
+            region: request.region,
+            allow_http: request.allow_http,
+            anonymous: request.anonymous,
+        };
+        let added = peer.add_at(origin, options).await.map_err(of_origin)?;
+        if copy {
+            let total_bytes = added.bytes;
+            let report = |done| {
+                let done_bytes = u64::midpoint(total_bytes, done);
+                let _ = steps.try_send(Step::Progress { done_bytes, total_bytes });
+            };
+            peer.bring(added.root, report).await.map_err(of_origin)?;
+        }
+        let info = describe(&peer, added.root).await?;
+        Ok(DatasetInfo { shared_bytes: Some(added.shared_bytes), ..info })
+    })
+}
+
+fn of_origin(error: OriginError) -> Refused {
+    match error.met() {
+        OriginError::Add(AddError::Store(StoreError::Quota { .. }))
+        | OriginError::Store(StoreError::Quota { .. }) => no_room(error),
+        OriginError::NoRanges { .. } => Refused::new(ProblemKind::BadRequest, error)
+            .fix("copy it: curl -L URL | dockercomp dataset add - --name FILE"),
+        OriginError::List { .. }
+        | OriginError::Read { .. }
+        | OriginError::TimedOut { .. }
+        | OriginError::Away { .. } => Refused::new(ProblemKind::NotFound, error).fix(
+            "see that the server answers, and that the process that seeds has the right \
+                 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or say --anonymous",
+        ),
+        OriginError::Empty { .. } => Refused::new(ProblemKind::NotFound, error),
+        OriginError::Changed { .. } => Refused::new(ProblemKind::Conflict, error),
+        OriginError::Store(_) | OriginError::Add(AddError::Store(_)) => Refused::internal(error),
+        _ => Refused::new(ProblemKind::BadRequest, error),
+    }
 }
 
 fn chunker(content_defined: bool, chunk_bytes: Option<u32>) -> Chunker {
@@ -214,7 +275,8 @@ fn not_changed(error: StoreError) -> Refused {
 async fn check(State(peer): State<Peer>, Json(request): Json<DatasetRequest>) -> Response {
     steps(move |steps| async move {
         let root = library::root(&request.cid)?;
-        let total_bytes = describe(&peer, root).await?.bytes;
+        let DatasetInfo { bytes: total_bytes, origin, .. } = describe(&peer, root).await?;
+        let at_origin = steps.clone();
         let progress = steps.clone();
         let report = move |done_bytes| {
             let _ = progress.try_send(Step::Progress { done_bytes, total_bytes });
@@ -228,18 +290,28 @@ async fn check(State(peer): State<Peer>, Json(request): Json<DatasetRequest>) ->
             }
             Err(error) => return Err(not_changed(error)),
         };
-        let mended = if checked.rotten > 0 {
+        // What is missing stays at the origin on purpose, and what has rotted is there too.
+        let stays = origin.is_some() && checked.missing > 0;
+        let mended = if checked.rotten > 0 && !stays {
             let fetched = peer.fetch(root, Want::All, Vec::new(), None).await;
             fetched.map_err(not_fetched)?;
             true
         } else {
             false
         };
+        let Checked { sound, rotten, missing, sound_bytes } = checked;
+        let report = move |done| {
+            let done_bytes = sound_bytes + done;
+            let _ = at_origin.try_send(Step::Progress { done_bytes, total_bytes });
+        };
+        let there = peer.check_origin(root, report).await.map_err(of_origin)?;
         let found = Found {
-            sound_chunks: checked.sound,
-            rotten_chunks: checked.rotten,
-            missing_chunks: checked.missing,
+            sound_chunks: sound + there.sound,
+            rotten_chunks: rotten,
+            missing_chunks: if stays { 0 } else { missing },
             mended,
+            gone_chunks: there.gone,
+            gone_objects: there.objects.into_iter().collect(),
         };
         Ok(DatasetInfo { found: Some(found), ..describe(&peer, root).await? })
     })
@@ -266,6 +338,8 @@ async fn export(State(peer): State<Peer>, Json(request): Json<CarRequest>) -> Re
         let report = move |done_bytes| {
             let _ = steps.try_send(Step::Progress { done_bytes, total_bytes });
         };
+        // A file that others can read needs all of it here first.
+        peer.bring(root, |_| {}).await.map_err(of_origin)?;
         peer.export_car(root, request.path, report).await.map_err(of_car)?;
         Ok(info)
     })
@@ -352,6 +426,7 @@ fn info(dataset: Dataset) -> DatasetInfo {
         held_bytes: dataset.held_bytes,
         complete: dataset.complete,
         pinned: dataset.pinned,
+        origin: dataset.origin.map(|origin| shown(&origin.url).to_owned()),
         shared_bytes: None,
         found: None,
     }

@@ -16,6 +16,7 @@ pub mod datasets;
 mod fault;
 pub mod identity;
 pub mod library;
+mod origins;
 mod private;
 pub mod reply;
 mod room;
@@ -39,7 +40,7 @@ use dockercomp_protocol::statement::Announcement;
 use dockercomp_protocol::wire::{chunk, swarm};
 use dockercomp_protocol::{Cid, NodeId, content};
 use dockercomp_store::{
-    AddError, AddOptions, Added, Kind, Lease, OpenError, Store, StoreError, Want,
+    AddError, AddOptions, Added, Kind, Lease, OpenError, Origin, Store, StoreError, Want,
 };
 use libp2p_identity::Keypair;
 use multiaddr::{Multiaddr, Protocol};
@@ -49,6 +50,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{ConnectedPeer, PeerStatus, PeerTraffic, VolumeStatus};
 use crate::fault::Lying;
+use crate::origins::Origins;
+pub use crate::origins::{AtOrigin, OriginError};
 use crate::private::Private;
 
 /// How long a fetch goes on without progress before it fails.
@@ -132,6 +135,7 @@ struct Inner {
     store: Store,
     network: Network,
     exchange: Exchange<Network>,
+    origins: Origins,
     private: Private,
     volume: Option<Arc<Volume>>,
 }
@@ -185,17 +189,10 @@ impl Peer {
                 ..dockercomp_exchange::Options::default()
             },
         );
-        let private = Private::default();
-        let peer = Self {
-            inner: Arc::new(Inner {
-                key,
-                store,
-                network,
-                exchange,
-                private,
-                volume: volume.clone(),
-            }),
-        };
+        let (private, origins) = (Private::default(), Origins::new(store.clone()));
+        let inner =
+            Inner { key, store, network, exchange, origins, private, volume: volume.clone() };
+        let peer = Self { inner: Arc::new(inner) };
         let mut tasks = if options.lie {
             vec![peer.serve_lies(shutdown.clone())?]
         } else {
@@ -320,12 +317,12 @@ impl Peer {
         let FetchOptions { patience, progress } = options;
         let again = FetchOptions { patience, progress: progress.clone() };
         let options = FetchOptions { patience, progress };
-        let mut fetched = self.inner.exchange.fetch(root, want, providers.clone(), options).await;
+        let mut fetched = self.fetch_once(root, want, providers.clone(), options).await;
         if let Err(FetchError::Store { source, .. }) = &fetched
             && let StoreError::Quota { needed, quota, .. } = **source
             && self.make_room(quota.saturating_sub(needed)).await
         {
-            fetched = self.inner.exchange.fetch(root, want, providers, again).await;
+            fetched = self.fetch_once(root, want, providers, again).await;
         }
         if fetched.is_ok() {
             self.keep_room().await;
@@ -335,6 +332,26 @@ impl Peer {
             let _ = tokio::task::spawn_blocking(move || store.release(&root)).await;
         }
         fetched
+    }
+
+    /// Fetches, first from the dataset's origin if it has one, and the rest from peers.
+    async fn fetch_once(
+        &self,
+        root: Cid,
+        want: Want,
+        providers: Vec<NodeId>,
+        options: FetchOptions,
+    ) -> Result<Fetched, FetchError> {
+        let report = |done_bytes| {
+            if let Some(progress) = &options.progress {
+                progress.send_replace(Progress { done_bytes, total_bytes: None });
+            }
+        };
+        if let Err(error) = self.inner.origins.bring(root, want, report).await {
+            let reason = reply::chain(&error);
+            tracing::warn!(%root, reason, "dataset not fetched from its origin, asking peers");
+        }
+        self.inner.exchange.fetch(root, want, providers, options).await
     }
 
     /// Tells a fetch that is under way of more peers that may have the dataset.
@@ -379,6 +396,40 @@ impl Peer {
         let store = self.inner.store.clone();
         let adding = tokio::task::spawn_blocking(move || store.add(&source, &options));
         adding.await.expect("adding does not panic")
+    }
+
+    /// Adds a dataset that stays at its origin, and announces it: the origin is read once, and
+    /// again where somebody asks for it. [`AddOptions::in_place`] and
+    /// [`AddOptions::normalise`] mean nothing here.
+    ///
+    /// # Errors
+    /// See [`OriginError`].
+    pub async fn add_at(&self, origin: Origin, options: AddOptions) -> Result<Added, OriginError> {
+        let added = self.inner.origins.add(origin, options).await?;
+        self.announce(added.root).await;
+        Ok(added)
+    }
+
+    /// Brings all of a dataset that stays at its origin into the store; `progress` is told the
+    /// bytes brought. Nothing happens to one without an origin.
+    ///
+    /// # Errors
+    /// See [`OriginError`].
+    pub async fn bring(&self, root: Cid, progress: impl Fn(u64)) -> Result<(), OriginError> {
+        self.inner.origins.bring(root, Want::All, progress).await
+    }
+
+    /// Reads all of a dataset that is not here but at its origin; `progress` is told the bytes
+    /// gone through.
+    ///
+    /// # Errors
+    /// See [`OriginError`]; among them that the origin does not answer.
+    pub async fn check_origin(
+        &self,
+        root: Cid,
+        progress: impl Fn(u64),
+    ) -> Result<AtOrigin, OriginError> {
+        self.inner.origins.check(root, progress).await
     }
 
     /// Forgets an output. A dataset that is here for another reason stays.
@@ -520,7 +571,7 @@ impl Peer {
     fn server(&self) -> Server {
         let private = self.inner.private.clone();
         let may_have = move |peer: &NodeId, digest: &_| private.may_serve(peer, digest);
-        self.inner.exchange.server(may_have)
+        self.inner.exchange.server(may_have).with_elsewhere(self.inner.origins.clone())
     }
 
     /// Serves wrong bytes.
@@ -544,7 +595,7 @@ impl Peer {
     /// Announces every dataset that is whole, since Kademlia forgets what is not repeated.
     async fn announce_all(&self) -> Result<(), StoreError> {
         for dataset in self.datasets().await? {
-            if dataset.complete && dataset.kind != Kind::Output {
+            if dataset.is_whole() && dataset.kind != Kind::Output {
                 self.announce(dataset.root).await;
             }
         }

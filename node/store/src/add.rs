@@ -120,7 +120,7 @@ impl Store {
         Ok(Added { root: cid, files: root.files, bytes: root.bytes, was_here, shared_bytes })
     }
 
-    fn describe(&self, root: &Cid, options: &AddOptions) -> Result<(), StoreError> {
+    pub(crate) fn describe(&self, root: &Cid, options: &AddOptions) -> Result<(), StoreError> {
         self.change(root, |row| {
             if let Some(name) = &options.name {
                 row.name = Some(name.clone());
@@ -132,7 +132,7 @@ impl Store {
         })
     }
 
-    fn discard(&self, root: &Cid) {
+    pub(crate) fn discard(&self, root: &Cid) {
         match self.remove(root) {
             Ok(()) | Err(StoreError::Unknown { .. }) => {}
             Err(error) => tracing::warn!(%root, %error, "a dataset half added was not removed"),
@@ -149,7 +149,6 @@ impl Inner {
         sources: &[SourceFile],
         options: &AddOptions,
     ) -> Result<(), AddError> {
-        let (_, root_block) = built.blocks.last().expect("a manifest has a root");
         let manifest_bytes: usize = built.blocks.iter().map(|(_, block)| block.len()).sum();
         let catalogue = locked(&self.catalogue);
         let held = catalogue.get(root).map_or(0, |row| row.held_bytes + row.manifest_bytes);
@@ -161,13 +160,7 @@ impl Inner {
         };
         catalogue.admit((bytes + manifest_bytes as u64).saturating_sub(held))?;
         drop(catalogue);
-        self.create(root, &built.root, options.kind, root_block)?;
-        let mut smalls = Smalls::default();
-        for (cid, block) in &built.blocks {
-            let digest = content::digest(cid).map_err(StoreError::from)?;
-            smalls.push(self, root, digest, (block.clone(), None))?;
-        }
-        smalls.write(self, root)?;
+        self.store_manifest(root, built, options.kind)?;
         loop {
             let mut catalogue = locked(&self.catalogue);
             let held = catalogue.get(root).map_or(0, |row| row.held_bytes);
@@ -180,6 +173,22 @@ impl Inner {
                 return Ok(());
             }
         }
+    }
+
+    /// Stores all blocks of a manifest, which make an empty dataset.
+    pub(crate) fn store_manifest(
+        &self,
+        root: &Digest,
+        built: &Built,
+        kind: Kind,
+    ) -> Result<(), StoreError> {
+        let (_, root_block) = built.blocks.last().expect("a manifest has a root");
+        self.create(root, &built.root, kind, root_block)?;
+        let mut smalls = Smalls::default();
+        for (cid, block) in &built.blocks {
+            smalls.push(self, root, content::digest(cid)?, (block.clone(), None))?;
+        }
+        smalls.write(self, root)
     }
 
     /// Copies every chunk that is not here.

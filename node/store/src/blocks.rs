@@ -36,7 +36,8 @@ impl Store {
         self.inner.read_small(digest)
     }
 
-    /// Whether a block is here, as far as the index knows: its bytes are not read.
+    /// Whether this node can give a block, as far as the index knows: from its disk, or from
+    /// where its dataset stays. Nothing is read.
     ///
     /// # Errors
     /// If the store failed.
@@ -44,7 +45,7 @@ impl Store {
         self.inner.is_here(digest)
     }
 
-    /// How much of a dataset is here.
+    /// How much of a dataset this node can give: what is at its origin counts.
     ///
     /// # Errors
     /// None yet.
@@ -53,7 +54,7 @@ impl Store {
         Ok(match catalogue.get(root) {
             None => Held::None,
             Some(row) if row.removing => Held::None,
-            Some(row) if row.complete => Held::All,
+            Some(row) if row.complete || row.origin.is_some() => Held::All,
             Some(_) => Held::Part,
         })
     }
@@ -89,7 +90,7 @@ impl Store {
 }
 
 impl Inner {
-    /// Whether some dataset has this block.
+    /// See [`Store::is_here`].
     pub(crate) fn is_here(&self, digest: &Digest) -> Result<bool, StoreError> {
         Ok(self.bodies.locate(digest).is_some()
             || self.db.scan(Family::Chunks, digest, &[]).next().transpose()?.is_some())

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::db::{Batch, Db};
 use crate::error::StoreError;
 use crate::keys::Family;
+use crate::origins::Origin;
 use crate::space::Space;
 use crate::{Dataset, Kind, Want};
 
@@ -49,6 +50,9 @@ pub(crate) struct Row {
     /// How many of the held bytes lie in their owner's files and take no room here.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) elsewhere_bytes: u64,
+    /// Where all of its bytes can be read again, held or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) origin: Option<Origin>,
     /// Grows with each use of any dataset: the smallest was used longest ago.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) used: u64,
@@ -73,6 +77,7 @@ impl Row {
             held_bytes: 0,
             manifest_bytes: 0,
             elsewhere_bytes: 0,
+            origin: None,
             used: 0,
         }
     }
@@ -93,6 +98,7 @@ impl Row {
             complete: self.complete,
             kind: self.kind,
             pinned: self.pinned,
+            origin: self.origin.clone(),
         }
     }
 }

@@ -44,7 +44,9 @@ impl Store {
             if inner.holds(&item)? {
                 let is_sound = match item.place() {
                     Place::Small => inner.read_small(&item.digest)?.is_some(),
-                    Place::Body { .. } => inner.read_spot(&item.spot, &item.digest)?.is_some(),
+                    Place::Body { .. } | Place::Origin { .. } => {
+                        inner.read_spot(&item.spot, &item.digest)?.is_some()
+                    }
                 };
                 if is_sound {
                     checked.sound += 1;

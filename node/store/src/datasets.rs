@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::Row;
 use crate::error::{StoreError, at};
 use crate::keys::{self, Family, Place};
+use crate::origins::Origin;
 use crate::{Inner, Store, locked};
 
 /// Bytes of rows that are deleted together, so that a removal does not stop everything else.
@@ -57,6 +58,16 @@ pub struct Dataset {
     pub kind: Kind,
     /// Whether it is kept from removal.
     pub pinned: bool,
+    /// Where bytes that are not here are read from when somebody asks for them.
+    pub origin: Option<Origin>,
+}
+
+impl Dataset {
+    /// Whether this node can give every byte of it to others.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.complete || self.origin.is_some()
+    }
 }
 
 impl Store {
@@ -186,8 +197,10 @@ impl Inner {
                 return Ok(true);
             }
         }
-        for pair in self.db.scan(Family::Have, root, &[]) {
-            batch.delete(Family::Have, &pair?.0);
+        for family in [Family::Have, Family::Origins] {
+            for pair in self.db.scan(family, root, &[]) {
+                batch.delete(family, &pair?.0);
+            }
         }
         catalogue.delete(&mut batch, root);
         batch.write()?;

@@ -8,6 +8,8 @@
 //!                                                       manifest u8 | length u32 if in `small`
 //! small      digest                                     the block's bytes
 //! have       root | file u64 | segment u64              bitmap of written chunks
+//! origins    root | file u64                            Object (DAG-CBOR): a file that stays
+//!                                                       at the dataset's origin
 //! journal    number u64                                 record
 //! snapshots  0x01 | number u64                          Head (DAG-CBOR)
 //!            0x02 | number u64 | part u32               the snapshot's bytes
@@ -15,6 +17,7 @@
 //!
 //! place = 0x01                                          in family `small`
 //!       | 0x02 | file u64 | index u64                   in the dataset's own file
+//!       | 0x03 | file u64 | index u64                   at the dataset's origin, not here
 //! ```
 //!
 //! `root` and `digest` are 32 bytes, integers are big-endian, so keys sort as numbers do.
@@ -28,8 +31,9 @@ use dockercomp_protocol::content::{DIGEST_BYTES, Digest};
 
 /// The version of everything below the data directory. See [`crate::open`].
 ///
-/// 2 added the families `snapshots` and `log`; 3 has manifests with hashes of whole files.
-pub(crate) const SCHEMA_VERSION: u32 = 3;
+/// 2 added the families `snapshots` and `log`; 3 has manifests with hashes of whole files; 4
+/// added the family `origins`.
+pub(crate) const SCHEMA_VERSION: u32 = 4;
 
 /// The oldest version that can be read.
 pub(crate) const SCHEMA_VERSION_OLDEST: u32 = 3;
@@ -63,6 +67,7 @@ pub(crate) enum Family {
     Refs,
     Small,
     Have,
+    Origins,
     Journal,
     Snapshots,
     Table(Table),
@@ -70,12 +75,13 @@ pub(crate) enum Family {
 
 impl Family {
     /// All of them: RocksDB wants every existing family named when it opens.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Datasets,
         Self::Chunks,
         Self::Refs,
         Self::Small,
         Self::Have,
+        Self::Origins,
         Self::Journal,
         Self::Snapshots,
         Self::Table(Table::Jobs),
@@ -96,6 +102,7 @@ impl Family {
             Self::Refs => "refs",
             Self::Small => "small",
             Self::Have => "have",
+            Self::Origins => "origins",
             Self::Journal => "journal",
             Self::Snapshots => "snapshots",
             Self::Table(Table::Jobs) => "jobs",
@@ -125,6 +132,8 @@ pub(crate) enum Place {
     Small,
     /// In the file that the dataset keeps under `data/`.
     Body { file: u64, index: u64 },
+    /// Not here, but at the dataset's origin.
+    Origin { file: u64, index: u64 },
 }
 
 /// Chunks whose bits share one bitmap: as many as one manifest page of chunks lists.
@@ -132,6 +141,7 @@ pub(crate) const SEGMENT_CHUNKS: u64 = dockercomp_protocol::limits::PAGE_CHUNKS_
 
 const SMALL: u8 = 1;
 const BODY: u8 = 2;
+const ORIGIN: u8 = 3;
 
 /// Key in family `chunks`.
 pub(crate) fn chunk(digest: &Digest, root: &Digest, place: Place) -> Vec<u8> {
@@ -147,13 +157,15 @@ fn block_key(first: &Digest, second: &Digest, place: Place) -> Vec<u8> {
     let mut key = Vec::with_capacity(2 * DIGEST_BYTES + 17);
     key.extend_from_slice(first);
     key.extend_from_slice(second);
-    match place {
-        Place::Small => key.push(SMALL),
-        Place::Body { file, index } => {
-            key.push(BODY);
-            key.extend_from_slice(&file.to_be_bytes());
-            key.extend_from_slice(&index.to_be_bytes());
-        }
+    let (tag, at) = match place {
+        Place::Small => (SMALL, None),
+        Place::Body { file, index } => (BODY, Some((file, index))),
+        Place::Origin { file, index } => (ORIGIN, Some((file, index))),
+    };
+    key.push(tag);
+    if let Some((file, index)) = at {
+        key.extend_from_slice(&file.to_be_bytes());
+        key.extend_from_slice(&index.to_be_bytes());
     }
     key
 }
@@ -165,10 +177,11 @@ pub(crate) fn parse_block_key(key: &[u8]) -> Option<(Digest, Digest, Place)> {
     let (second, rest) = rest.split_first_chunk::<DIGEST_BYTES>()?;
     let place = match rest.split_first()? {
         (&SMALL, []) => Place::Small,
-        (&BODY, rest) => {
+        (&tag @ (BODY | ORIGIN), rest) => {
             let (file, rest) = rest.split_first_chunk::<8>()?;
-            let index = <[u8; 8]>::try_from(rest).ok()?;
-            Place::Body { file: u64::from_be_bytes(*file), index: u64::from_be_bytes(index) }
+            let index = u64::from_be_bytes(<[u8; 8]>::try_from(rest).ok()?);
+            let file = u64::from_be_bytes(*file);
+            if tag == BODY { Place::Body { file, index } } else { Place::Origin { file, index } }
         }
         _ => return None,
     };
@@ -195,6 +208,11 @@ pub(crate) fn segment(spot: &Spot) -> Vec<u8> {
     key.extend_from_slice(&spot.file.to_be_bytes());
     key.extend_from_slice(&(spot.index / SEGMENT_CHUNKS).to_be_bytes());
     key
+}
+
+/// Key in family `origins`.
+pub(crate) fn object(root: &Digest, file: u64) -> Vec<u8> {
+    [&root[..], &file.to_be_bytes()].concat()
 }
 
 /// Byte in the bitmap, and the mask of the bit in it.
@@ -232,9 +250,13 @@ mod tests {
     proptest! {
         #[test]
         fn block_keys_survive_the_round_trip(
-            digest: [u8; 32], root: [u8; 32], file: u64, index: u64, small: bool,
+            digest: [u8; 32], root: [u8; 32], file: u64, index: u64, kind in 0..3,
         ) {
-            let place = if small { Place::Small } else { Place::Body { file, index } };
+            let place = match kind {
+                0 => Place::Small,
+                1 => Place::Body { file, index },
+                _ => Place::Origin { file, index },
+            };
             let key = chunk(&digest, &root, place);
             prop_assert_eq!(parse_block_key(&key), Some((digest, root, place)));
             prop_assert_eq!(parse_block_key(&key[..key.len() - 1]), None);

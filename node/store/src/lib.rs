@@ -10,6 +10,7 @@
 //! DIR/tmp/               what is being deleted
 //!
 //! add:    folder ──chunks──► manifest ──► blocks at their place ──► complete
+//!         origin ──chunks──► manifest ──► where each block lies there
 //! fetch:  missing ──► (somebody brings the blocks) ──► put … ──► missing is empty
 //! use:    stage (hard links), block (to serve it to others)
 //! ```
@@ -52,6 +53,7 @@ mod keys;
 mod lock;
 mod manifests;
 mod open;
+mod origins;
 mod progress;
 mod put;
 mod share;
@@ -79,6 +81,8 @@ pub use crate::error::{AddError, CarError, OpenError, PutError, StageError, Stor
 pub use crate::journal::Row;
 pub use crate::keys::Table;
 pub use crate::lock::DataLock;
+pub use crate::manifests::Position;
+pub use crate::origins::{Lead, Object, Origin, chunked};
 pub use crate::progress::{Progress, Step};
 
 /// How a store is opened.

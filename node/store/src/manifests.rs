@@ -167,7 +167,7 @@ pub(crate) const fn files_of(page: u64) -> Range<u64> {
 
 /// A chunk's number in the dataset: where a walk has come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Position {
+pub struct Position {
     pub(crate) file: u64,
     pub(crate) index: u64,
 }
@@ -296,7 +296,7 @@ impl Inner {
     pub(crate) fn holds(&self, item: &Item) -> Result<bool, StoreError> {
         match item.place() {
             Place::Small => self.holds_small(&item.spot.root, &item.digest),
-            Place::Body { .. } => self.bodies.contains(&self.db, &item.spot),
+            Place::Body { .. } | Place::Origin { .. } => self.bodies.contains(&self.db, &item.spot),
         }
     }
 

@@ -104,7 +104,8 @@ fn check_version(dir: &Path) -> Result<(), OpenError> {
             if found < SCHEMA_VERSION_OLDEST {
                 return Err(OpenError::Older { dir: dir.to_owned(), found });
             }
-            Ok(())
+            // An older program would fail on the families that are made now, and not say why.
+            if found < SCHEMA_VERSION { write_version(dir).map_err(at(&path)) } else { Ok(()) }
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             // A database without a version would be somebody else's.

@@ -28,9 +28,22 @@ impl Inner {
         let mut bytes = 0;
         for chunk in files.iter().flat_map(|file| &file.chunks) {
             let digest = content::digest(&chunk.0)?;
-            bytes += if self.is_here(&digest)? { u64::from(chunk.1) } else { 0 };
+            let is_here = self.bodies.locate(&digest).is_some() || self.is_indexed(&digest)?;
+            bytes += if is_here { u64::from(chunk.1) } else { 0 };
         }
         Ok(bytes)
+    }
+
+    /// Whether the index knows a place on this node's disk for a block.
+    fn is_indexed(&self, digest: &Digest) -> Result<bool, StoreError> {
+        for pair in self.db.scan(Family::Chunks, digest, &[]) {
+            let row = keys::parse_block_key(&pair?.0);
+            let (_, _, place) = row.ok_or(StoreError::Row { family: "chunks" })?;
+            if !matches!(place, Place::Origin { .. }) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Links the file of which `first` is the first chunk to the same file of another dataset.

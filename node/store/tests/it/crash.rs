@@ -155,9 +155,9 @@ fn a_directory_of_another_version_is_refused() {
     let store = TestStore::new();
     let TestStore { store, dir } = store;
     drop(store);
-    std::fs::write(dir.path().join("version"), "4\n").expect("a file");
+    std::fs::write(dir.path().join("version"), "5\n").expect("a file");
     let refused = Store::open(dir.path(), Options::default()).expect_err("it is newer");
-    assert!(matches!(refused, OpenError::Newer { found: 4, known: 3, .. }));
+    assert!(matches!(refused, OpenError::Newer { found: 5, known: 4, .. }));
     std::fs::write(dir.path().join("version"), "2\n").expect("a file");
     let refused = Store::open(dir.path(), Options::default()).expect_err("it is older");
     assert!(matches!(refused, OpenError::Older { found: 2, .. }));

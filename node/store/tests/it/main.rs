@@ -8,6 +8,7 @@ mod damage;
 mod datasets;
 mod fetch;
 mod journal;
+mod origins;
 mod quota;
 mod rot;
 mod share;

@@ -186,18 +186,7 @@ impl Server {
         let (authorise, patience) = (Arc::new(authorise), Patience::default());
         let slots = Arc::new(Mutex::new(Slots::new(n_slots(None))));
         let (swarms, door, elsewhere) = (Arc::default(), None, None);
-        Self {
-            store,
-            traffic,
-            authorise,
-            loads,
-            slots,
-            limits,
-            swarms,
-            patience,
-            door,
-            elsewhere,
-        }
+        Self { store, traffic, authorise, loads, slots, limits, swarms, patience, door, elsewhere }
     }
 
     /// The same server, which also gives what it does not have in its store.

@@ -44,6 +44,7 @@ impl TestPeer {
             listen: vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")],
             external: Vec::new(),
             bootstrap: Vec::new(),
+            remembered: None,
             quota_bytes: None,
             reserve_bytes: Some(0),
             sharing: Sharing::default(),

@@ -235,10 +235,11 @@ async fn a_server_that_cannot_be_an_origin_is_refused() {
     assert_eq!(seeder.peer.store().datasets().expect("a list"), []);
 }
 
-/// A bucket that lists what no dataset may hold.
+/// A bucket that lists what no dataset may hold. (A slash in front is dropped by the client: it
+/// is another object's name then.)
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_names_in_a_bucket_are_refused() {
-    for key in ["../evil", "a/../../evil", "/etc/passwd", "a//b", "a\\b", "./a"] {
+    for key in ["../evil", "a/../../evil", "a//b", "a\\b", "./a"] {
         let listing = format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult><Name>bucket</Name>\
              <IsTruncated>false</IsTruncated><KeyCount>1</KeyCount><Contents><Key>{key}</Key>\

@@ -49,6 +49,10 @@ test-kill: setup ## Kill the receiver of 1 GiB twenty times; make test does it w
 interop: build ## Read an exported dataset with an IPLD implementation from PyPI
 	@scripts/interop.sh "$(target_dir)"
 
+.PHONY: notebook
+notebook: build ## Run the example notebook on a small study, with Python from PyPI
+	@scripts/notebook.sh "$(target_dir)"
+
 .PHONY: bench-transfer
 bench-transfer: setup ## Compare how fast data travels with other tools (needs root)
 	@scripts/bench-transfer.sh
@@ -68,14 +72,15 @@ crash: setup examples ## Kill a coordinator under load 200 times, and check that
 	DOCKERCOMP_CRASH_KILLS=$(KILLS) $(if $(SEED),DOCKERCOMP_CRASH_SEED=$(SEED)) \
 	    $(CARGO) test --locked --package dockercomp --test it kills:: -- --nocapture
 
-# Bugs of `make mutants`, all unless named, as in: make mutants MUTANTS='tie-wins credit-twice'
+# Bugs of `make mutants`, all unless named, as in: make mutants MUTANTS='plurality-wins credit-twice'
 MUTANTS ?=
 
 .PHONY: mutants
 mutants: ## Plant bugs in the core and check that the tests catch each
 	@scripts/mutants.sh $(MUTANTS)
 
-# Patches of `make fuzz-mutants`, those of docs/simulation.md unless named, and seeds for each.
+# Patches of `make fuzz-mutants`, as paths, those of docs/simulation.md unless named, and seeds
+# for each, as in: make fuzz-mutants MUTANTS=coordinator/core/mutants/credit-twice.patch
 SEEDS ?= 1000
 
 .PHONY: fuzz-mutants

@@ -8,7 +8,7 @@
 # added where rustup is. Takes a second when everything is up to date. Honours CARGO_TARGET_DIR.
 set -euo pipefail
 
-readonly programs=(mandelbrot wait wordcount)
+readonly programs=(count mandelbrot wait wordcount)
 readonly linux=x86_64-unknown-linux-musl
 readonly wasi=wasm32-wasip1
 

@@ -5,15 +5,11 @@ set -euo pipefail
 cd -- "$(dirname -- "$0")/.."
 
 target=$1
-python=$target/interop/bin/python
-skip() {
-    echo "skipped: no CAR file was read by another implementation: $1"
+python=$(scripts/python.sh "$target/interop" blake3,dag_cbor,ipld_car,multiformats \
+    ipld-car dag-cbor multiformats blake3)
+if [ -z "$python" ]; then
+    echo "skipped: no CAR file was read by another implementation"
     exit 0
-}
-if ! "$python" -c 'import blake3, dag_cbor, ipld_car, multiformats' 2> /dev/null; then
-    said=$(python3 -m venv --clear "$target/interop" 2>&1) || skip "python3 -m venv failed: ${said##*$'\n'}"
-    said=$("$python" -m pip install --quiet ipld-car dag-cbor multiformats blake3 2>&1) ||
-        skip "the packages cannot be had from PyPI: ${said##*$'\n'}"
 fi
 work=$(mktemp -d)
 processes=()

@@ -1,6 +1,6 @@
 //! From a job file to a signed job: what it refers to is added, then the owner signs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 use dockercomp_coordinator::api::types::Submitted;
@@ -10,7 +10,7 @@ use dockercomp_peer::identity;
 use dockercomp_protocol::job::{JobFile, JobSpec, Reference};
 use dockercomp_protocol::{Cid, Timestamp, content, envelope};
 
-use crate::cli::{add_dataset, check_image};
+use crate::cli::{add_dataset, add_image};
 use crate::client::Client;
 use crate::failure::{Code, Failure};
 
@@ -32,14 +32,12 @@ pub(crate) async fn submit(
     }
     let folder = path.parent().unwrap_or(Path::new("."));
     let [image, module, inputs] = file.references().map(Option::<&Reference>::cloned);
-    if let Some(Reference::File(image)) = &image {
-        check_image(&folder.join(image))?;
-    }
-    let image = resolve(client, folder, image, &path_of(path)).await?;
-    let module = resolve(client, folder, module, &path_of(path)).await?;
+    let place = Place { client, folder, job: path };
+    let image = place.resolve(image, Kind::Image).await?;
+    let module = place.resolve(module, Kind::Files).await?;
     let inputs = match dataset {
         Some(dataset) => Some(dataset),
-        None => resolve(client, folder, inputs, &path_of(path)).await?,
+        None => place.resolve(inputs, Kind::Files).await?,
     };
 
     let key = identity::load(&client.dir().join(dockercomp_coordinator::OWNER_KEY))
@@ -66,27 +64,48 @@ fn read(path: &Path) -> anyhow::Result<JobFile> {
     })
 }
 
-/// The content that a reference stands for; local files are added.
-async fn resolve(
-    client: &Client,
-    folder: &Path,
-    reference: Option<Reference>,
-    job: &str,
-) -> anyhow::Result<Option<Cid>> {
-    match reference {
-        None => Ok(None),
-        Some(Reference::Cid(cid)) => Ok(Some(cid)),
-        Some(Reference::File(file)) => {
-            let path: PathBuf = folder.join(&file);
-            if !path.exists() {
-                let message = format!("{job}: {} does not exist", path.display());
-                return Err(Failure::new(Code::Usage, message)
-                    .fix("build it first (for the examples: make examples)")
-                    .into());
-            }
-            let info = add_dataset(client, path, Some(file), None).await?;
-            Ok(Some(parse_cid(&info.cid, "the process's answer")?))
+/// Where references lead from, and where to.
+struct Place<'a> {
+    client: &'a Client,
+    /// The folder that paths are relative to.
+    folder: &'a Path,
+    /// The job file.
+    job: &'a Path,
+}
+
+/// What a reference is to.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// An image, which is added in parts.
+    Image,
+    /// Files, which are added as they are.
+    Files,
+}
+
+impl Place<'_> {
+    /// The content that a reference stands for; local files are added.
+    async fn resolve(
+        &self,
+        reference: Option<Reference>,
+        kind: Kind,
+    ) -> anyhow::Result<Option<Cid>> {
+        let file = match reference {
+            None => return Ok(None),
+            Some(Reference::Cid(cid)) => return Ok(Some(cid)),
+            Some(Reference::File(file)) => file,
+        };
+        let path = self.folder.join(&file);
+        if !path.exists() {
+            let message = format!("{}: {} does not exist", self.job.display(), path.display());
+            return Err(Failure::new(Code::Usage, message)
+                .fix("build it first (for the examples: make examples)")
+                .into());
         }
+        let info = match kind {
+            Kind::Image => add_image(self.client, &path, Some(file)).await?,
+            Kind::Files => add_dataset(self.client, path, Some(file), None).await?,
+        };
+        Ok(Some(parse_cid(&info.cid, "the process's answer")?))
     }
 }
 
@@ -111,8 +130,4 @@ async fn files_of(client: &Client, cid: &Cid) -> anyhow::Result<u64> {
             )
             .into()
     })
-}
-
-fn path_of(path: &Path) -> String {
-    path.display().to_string()
 }

@@ -167,12 +167,16 @@ async fn reduce(
     let executor = chosen.executor;
     let ran = async {
         executor.prepare(&program).await.context("the program cannot be loaded")?;
+        // Always empty: a reduction that is interrupted begins again.
+        let checkpoint = folder.path().join("checkpoint");
+        std::fs::create_dir(&checkpoint).context("cannot make a temporary folder")?;
         let run = Run {
             program: program.clone(),
             args: args.to_vec(),
             env: BTreeMap::new(),
             input: units.to_owned(),
             output: result.to_owned(),
+            checkpoint,
             limits: spec.limits.clone(),
             labels: Labels { job: "collect".into(), unit: "collect".into(), replica: "0".into() },
         };
@@ -228,11 +232,8 @@ async fn program(
     })?;
     let into = folder.join("program");
     get_dataset(client, cid.to_string(), Some(into.clone())).await?;
-    let file = walk(&into)?.pop().context("the program's dataset is empty")?;
-    Ok(match kind {
-        ExecutorKind::Docker => Program::Image { id: cid.to_string(), archive: file },
-        ExecutorKind::Wasm => Program::Module { id: cid.to_string(), file },
-    })
+    let program = Program::laid_out(kind, cid.to_string(), &into)?;
+    program.context("the program's dataset is empty")
 }
 
 /// All files below a folder, sorted.

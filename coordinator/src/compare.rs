@@ -228,12 +228,8 @@ impl<'a> Checker<'a> {
         let root = root.ok_or(Error::NoProgram(kind))?;
         let into = folder.join("program");
         export(effects.peer.store().clone(), root, into.clone()).await?;
-        let file = only_file(&into).map_err(Error::Folder)?;
-        let id = root.to_string();
-        let program = match kind {
-            ExecutorKind::Docker => Program::Image { id, archive: file },
-            ExecutorKind::Wasm => Program::Module { id, file },
-        };
+        let program = Program::laid_out(kind, root.to_string(), &into).map_err(Error::Folder)?;
+        let program = program.ok_or(Error::NoProgram(kind))?;
         executor.prepare(&program).await?;
         Ok(Self { executor, program, job, args, folder, n_runs: 0 })
     }
@@ -264,10 +260,13 @@ impl<'a> Checker<'a> {
     ) -> Result<bool, Error> {
         self.n_runs += 1;
         let place = self.folder.join(format!("run-{}", self.n_runs));
-        let (input, output) = (place.join("input"), place.join("output"));
+        let [input, output, checkpoint] =
+            ["input", "output", "checkpoint"].map(|name| place.join(name));
         let lay_out = || {
             std::fs::create_dir_all(&input)?;
             std::fs::create_dir(&output)?;
+            // Always empty: a comparison that is interrupted begins again.
+            std::fs::create_dir(&checkpoint)?;
             std::fs::rename(a, input.join("a"))?;
             std::fs::rename(b, input.join("b"))
         };
@@ -278,6 +277,7 @@ impl<'a> Checker<'a> {
             env: BTreeMap::new(),
             input: input.clone(),
             output,
+            checkpoint,
             limits: self.job.spec.limits.clone(),
             labels: Labels {
                 job: self.job.cid.to_string(),
@@ -307,18 +307,5 @@ impl<'a> Checker<'a> {
         if let Err(error) = self.executor.cleanup().await {
             tracing::warn!(error = chain(&error), "not everything was removed from the engine");
         }
-    }
-}
-
-/// The file of a program's dataset, which has one.
-fn only_file(folder: &Path) -> std::io::Result<PathBuf> {
-    let mut folder = folder.to_owned();
-    loop {
-        let entry = std::fs::read_dir(&folder)?.next();
-        let entry = entry.ok_or(std::io::ErrorKind::NotFound)??;
-        if !entry.file_type()?.is_dir() {
-            return Ok(entry.path());
-        }
-        folder = entry.path();
     }
 }

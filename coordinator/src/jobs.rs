@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
+use dockercomp_executor::{PARTS_MAX, are_parts};
 use dockercomp_protocol::ids::ProjectId;
 use dockercomp_protocol::job::{JobError, JobSpec, Work};
 use dockercomp_protocol::unit::Plan;
@@ -40,7 +41,7 @@ pub enum SubmitError {
         /// Its root.
         cid: Cid,
     },
-    /// An image or module must be one file, and a dataset what the owner says it is.
+    /// A module must be one file, and a dataset what the owner says it is.
     #[error("{what} {cid} has {files} files, not {expected}")]
     Files {
         /// Image, module or dataset.
@@ -51,6 +52,14 @@ pub enum SubmitError {
         files: u64,
         /// How many it should have.
         expected: u64,
+    },
+    /// An image must be one file, or a folder of parts.
+    #[error("image {cid} has {files} files, which are not the parts of an image")]
+    Image {
+        /// Its root.
+        cid: Cid,
+        /// How many files it has.
+        files: u64,
     },
     /// The store failed.
     #[error("the store could not be read")]
@@ -111,9 +120,9 @@ impl Job {
     /// Checks that everything the job needs is here. Blocking.
     pub(crate) fn check_data(&self, store: &Store) -> Result<(), SubmitError> {
         let program = &self.spec.program;
-        let mut needs = vec![("image", program.image, 1), ("module", program.module, 1)];
+        let mut needs = vec![("image", program.image, None), ("module", program.module, Some(1))];
         if let Work::Files { dataset, files, .. } = &self.spec.work {
-            needs.push(("dataset", Some(*dataset), *files));
+            needs.push(("dataset", Some(*dataset), Some(*files)));
         }
         for (what, cid, expected) in needs {
             let Some(cid) = cid else { continue };
@@ -123,8 +132,15 @@ impl Job {
             if !is_whole && !store.is_complete(&cid, &Want::All)? {
                 return Err(SubmitError::Missing { what, cid });
             }
-            if root.files != expected {
-                return Err(SubmitError::Files { what, cid, files: root.files, expected });
+            let files = root.files;
+            match expected {
+                Some(expected) if files != expected => {
+                    return Err(SubmitError::Files { what, cid, files, expected });
+                }
+                None if files != 1 && !is_in_parts(store, &cid, files)? => {
+                    return Err(SubmitError::Image { cid, files });
+                }
+                Some(_) | None => {}
             }
         }
         Ok(())
@@ -154,4 +170,14 @@ impl Job {
     pub(crate) fn unit(&self, index: u64, inputs: &[Cid]) -> Option<(Cid, Vec<u8>)> {
         self.plan.unit_of(index, inputs).map(|unit| codec::block(&unit))
     }
+}
+
+/// Whether the files of a dataset are called as those of an image in parts are. What is in them,
+/// whoever loads the image looks at.
+fn is_in_parts(store: &Store, root: &Cid, files: u64) -> Result<bool, StoreError> {
+    if files > PARTS_MAX as u64 {
+        return Ok(false);
+    }
+    let entries = store.files(root, 0, files)?;
+    Ok(are_parts(entries.iter().map(|entry| entry.path.as_str())))
 }

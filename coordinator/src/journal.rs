@@ -130,7 +130,7 @@ pub(crate) fn recover(
     config: Config,
 ) -> Result<(Core, Journal), ReplayError> {
     let versions = Versions::of(store)?;
-    let (mut core, first, snapshot_bytes) = restore(store, config)?;
+    let (mut core, first, snapshot_bytes) = restore(store, config, &store.snapshots()?)?;
     let mut since = Rhythm { records: 0, bytes: 0 };
     for (number, bytes) in (first..).zip(store.replay(first)) {
         let bytes = bytes?;
@@ -146,13 +146,40 @@ pub(crate) fn recover(
     Ok((core, Journal { store, rhythm, next, since, snapshot_bytes, writing: None }))
 }
 
-/// The core of the newest snapshot that can be read, the number of the record after it, and
-/// its size in bytes.
-fn restore(store: &Store, config: Config) -> Result<(Core, u64, u64), ReplayError> {
-    let snapshots = store.snapshots()?;
-    for &number in &snapshots {
+/// The core as it was before the oldest record that is still there, and that record's number.
+/// Blocking.
+pub(crate) fn oldest(store: &Store, config: Config) -> Result<(Core, u64), ReplayError> {
+    let mut snapshots = store.snapshots()?;
+    snapshots.reverse();
+    if snapshots.len() < 2 {
+        // Nothing was deleted yet.
+        return Ok((Core::new(config), 0));
+    }
+    let (core, first, _) = restore(store, config, &snapshots)?;
+    Ok((core, first))
+}
+
+/// The records from number `first` on. Blocking.
+pub(crate) fn records(
+    store: &Store,
+    first: u64,
+) -> Result<impl Iterator<Item = Result<Record, ReplayError>> + '_, ReplayError> {
+    let versions = Versions::of(store)?;
+    let read =
+        move |(number, bytes): (u64, Result<Vec<u8>, StoreError>)| versions.read(number, &bytes?);
+    Ok((first..).zip(store.replay(first)).map(read))
+}
+
+/// The core of the first of these snapshots that can be read, the number of the record after
+/// it, and its size in bytes.
+fn restore(
+    store: &Store,
+    config: Config,
+    snapshots: &[u64],
+) -> Result<(Core, u64, u64), ReplayError> {
+    for &number in snapshots {
         let Some(bytes) = store.snapshot(number)? else {
-            tracing::error!(number, "snapshot is damaged, the one before it is used");
+            tracing::error!(number, "snapshot is damaged, another one is used");
             continue;
         };
         match Core::restore(config.clone(), &bytes) {
@@ -165,7 +192,7 @@ fn restore(store: &Store, config: Config) -> Result<(Core, u64, u64), ReplayErro
                 });
             }
             Err(error) => {
-                tracing::error!(number, %error, "snapshot is refused, the one before it is used");
+                tracing::error!(number, %error, "snapshot is refused, another one is used");
             }
         }
     }

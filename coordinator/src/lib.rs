@@ -26,6 +26,7 @@ mod compare;
 mod decider;
 mod directory;
 mod explain;
+pub mod history;
 mod inline;
 mod jobs;
 mod journal;

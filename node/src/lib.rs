@@ -9,15 +9,17 @@
 //!                                      replica: fetch, lay out, run, chunk, sign
 //! ```
 //!
-//! Each project has an office, a session with its coordinator, a watch over its log and a desk
+//! A replica runs in a `workplace`, where its checkpoint survives it, and `progress` tells which
+//! checkpoints changed. Each project has an office, a session with its coordinator, a watch over its log and a desk
 //! of its own; the `roster` knows them. The worker, the executor and the
 //! `shelf` of outputs are one for all.
 //!
 //! # Crash behaviour
 //!
 //! What was promised is on the desk before it is promised. A node that is killed runs its
-//! leases again, reports its results again, and still has its outputs. What it left in the
-//! engine is removed at the next start.
+//! leases again, from their checkpoints where programs left one, reports its results again, and
+//! still has its outputs. What it left in the engine and in working folders is removed at the
+//! next start.
 
 pub mod api;
 mod attached;
@@ -32,11 +34,13 @@ mod jobs;
 mod office;
 mod permits;
 mod platform;
+mod progress;
 mod replica;
 mod roster;
 mod session;
 mod shelf;
 mod worker;
+mod workplace;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -164,11 +168,16 @@ impl Service {
         if removed.containers > 0 {
             tracing::info!(containers = removed.containers, "left-over containers removed");
         }
-        replica::clear(peer.store().dir()).await;
 
         let (store, links) = (peer.store().clone(), options.links);
+        let kind = executor.kind();
         let reading = tokio::task::spawn_blocking(move || {
             let remembered = roster::enlist(&store, links)?;
+            // Nothing runs any more that could write there, and nothing does yet.
+            let places = roster::workplaces(&store, &remembered, kind)?;
+            if let Err(error) = workplace::clear(store.dir(), &places) {
+                tracing::warn!(%error, "not all that earlier runs left was removed");
+            }
             Ok::<_, RosterError>((remembered, shelf::needed(&store)?))
         });
         let (remembered, needed) = reading.await.expect("reading does not panic")?;

@@ -137,13 +137,17 @@ impl Office {
 
     async fn finish(&self, replica: ReplicaId, outcome: Outcome) -> Event {
         match self.at_desk(move |desk| desk.finished(replica, &outcome.row)).await {
-            Ok(()) => Event::Finished { replica },
+            Ok(()) => {
+                self.bench.clear_away(replica).await;
+                Event::Finished { replica }
+            }
             // What cannot be made durable is not promised to anybody.
             Err(_) => Event::Aborted { replica },
         }
     }
 
-    /// A replica was stopped. If the node is stopping, its lease stays for the next start.
+    /// A replica was stopped. If the node is stopping, its lease and its checkpoint stay for the
+    /// next start.
     async fn abort(&self, replica: ReplicaId) -> Event {
         if !self.worker_is_stopping() {
             self.drop_lease(replica).await;
@@ -153,7 +157,9 @@ impl Office {
 
     /// Forgets a lease that is not worked on any more.
     pub(crate) async fn drop_lease(&self, replica: ReplicaId) {
-        let _ = self.at_desk(move |desk| desk.dropped(replica)).await;
+        if self.at_desk(move |desk| desk.dropped(replica)).await.is_ok() {
+            self.bench.clear_away(replica).await;
+        }
     }
 
     /// Reports results that are on the desk.
@@ -208,14 +214,17 @@ impl Office {
         Some(Event::Reported { stored, refused })
     }
 
-    /// Tells the coordinator what is here, and learns what is not needed.
+    /// Tells the coordinator what is here and which replicas have saved their progress, and
+    /// learns what is not needed.
     pub(crate) async fn heartbeat(&self, running: Vec<ReplicaId>, kept: Vec<ReplicaId>) {
-        let event = match self
-            .session
-            .ask(Request::Heartbeat { running, kept, checkpointed: Vec::new() })
-            .await
-        {
+        let (progress, named) = (self.bench.progress.clone(), running.clone());
+        let looking = tokio::task::spawn_blocking(move || progress.look(&named));
+        let saved = looking.await.expect("looking does not panic");
+        let checkpointed = saved.replicas();
+        let asked = self.session.ask(Request::Heartbeat { running, kept, checkpointed });
+        let event = match asked.await {
             Ok(Response::Heartbeat { abandon, forget }) => {
+                self.bench.progress.heard(&saved);
                 Event::HeartbeatAnswered { abandon, forget }
             }
             Ok(_) | Err(NoAnswer) => Event::HeartbeatFailed,
@@ -264,9 +273,10 @@ impl Office {
     }
 }
 
-/// A lease as the agent knows it.
+/// A new lease as the agent knows it.
 pub(crate) fn agent_lease(replica: &Replica, expires_at: dockercomp_protocol::Timestamp) -> Lease {
-    Lease { replica: replica.id, need: Capacity::of(&replica.job.spec.limits), expires_at }
+    let need = Capacity::of(&replica.job.spec.limits);
+    Lease { replica: replica.id, need, expires_at, begun: false }
 }
 
 fn located(hint: Hint) -> Vec<Located> {

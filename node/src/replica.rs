@@ -1,11 +1,12 @@
 //! One replica, from its lease to its result.
 //!
 //! Straight-line work: bring inputs and program here, lay them out, run, chunk the output.
+//! A replica that was interrupted finds its checkpoint again ([`Workplace`]).
 //! Results are signed when they are reported, many at once. When to do which is the agent's decision; what is durable is the desk's.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use dockercomp_executor::{Executor, Finished, Labels, PrepareError, Program, Run
 use dockercomp_peer::reply::chain;
 use dockercomp_peer::{Located, Peer};
 use dockercomp_protocol::execution::{ExecutorKind, Exit, Usage};
-use dockercomp_protocol::ids::{ProjectId, short};
+use dockercomp_protocol::ids::ProjectId;
 use dockercomp_protocol::limits::LOG_TAIL_BYTES_MAX;
 use dockercomp_protocol::statement::ResultStatement;
 use dockercomp_protocol::unit::{Inputs, WorkUnit};
@@ -31,7 +32,9 @@ use crate::fault::{self, Fault};
 use crate::inline;
 use crate::jobs::Job;
 use crate::permits;
+use crate::progress::{Mark, Progress};
 use crate::shelf::Shelf;
+use crate::workplace::{self, Workplace};
 
 /// Pause before something is tried again that this node had trouble with.
 const PAUSE: Duration = Duration::from_secs(3);
@@ -62,6 +65,7 @@ pub(crate) struct Bench {
     pub(crate) board: Board,
     pub(crate) faults: Arc<[Fault]>,
     pub(crate) shelf: Shelf,
+    pub(crate) progress: Progress,
     /// Cancelled when the node stops.
     pub(crate) stopping: CancellationToken,
 }
@@ -181,20 +185,28 @@ impl Bench {
         Ok(())
     }
 
-    /// Coordinators number their replicas alike, so the project is part of the name.
-    fn name(&self, replica: &Replica) -> String {
-        format!("{}-{}", short(&self.project), replica.id)
+    fn workplace(&self, replica: &Replica) -> Workplace {
+        let (dir, kind) = (self.peer.store().dir(), self.executor.kind());
+        Workplace::new(dir, &self.project, replica.id, kind, &replica.unit_cid)
     }
 
-    /// Runs a replica whose inputs are here. Nothing if it was cancelled.
+    /// Removes all that runs of a replica left. Only when it is durable that it will not be
+    /// started again: its checkpoint goes as well.
+    pub(crate) async fn clear_away(&self, replica: ReplicaId) {
+        let folder = workplace::folder(self.peer.store().dir(), &self.project, replica);
+        removing(move || workplace::remove(&folder)).await;
+    }
+
+    /// Runs a replica whose inputs are here. Nothing if it was cancelled. Its checkpoint stays:
+    /// see [`Self::clear_away`].
     pub(crate) async fn run(
         &self,
         replica: &Replica,
         cancel: &CancellationToken,
     ) -> Option<Outcome> {
-        let folder = self.peer.store().dir().join("work").join(self.name(replica));
+        let place = self.workplace(replica);
         let ended = loop {
-            match self.try_run(replica, &folder, cancel).await {
+            match self.try_run(replica, &place, cancel).await {
                 Ok(outcome) => {
                     self.board.trouble(None);
                     break Some(outcome);
@@ -210,14 +222,14 @@ impl Bench {
                 }
             }
         };
-        remove(&folder).await;
+        removing(move || place.tidy()).await;
         ended
     }
 
     async fn try_run(
         &self,
         replica: &Replica,
-        folder: &Path,
+        place: &Workplace,
         cancel: &CancellationToken,
     ) -> Result<Outcome, Trouble> {
         // Nothing of it is collected until the run ends; what went before is fetched again.
@@ -242,8 +254,9 @@ impl Bench {
             self.try_prepare(replica).await?;
         }
         let program = self.program(program_root).await?;
-        let run = self.lay_out(replica, folder, program).await?;
+        let (run, found) = self.lay_out(replica, place, program).await?;
         let output = run.output.clone();
+        let _attempt = self.progress.begin(replica.id, run.checkpoint.clone(), found);
         let finished = self.executor.run(run, cancel.clone()).await?;
         self.conclude(replica, finished, &output).await
     }
@@ -274,20 +287,18 @@ impl Bench {
         Outcome { row: self.state(replica, finished, None, Vec::new()), _output: None }
     }
 
-    /// Makes fresh folders for one run.
+    /// Makes folders for one attempt, fresh but for the checkpoint. Says what is in that.
     async fn lay_out(
         &self,
         replica: &Replica,
-        folder: &Path,
+        place: &Workplace,
         program: Program,
-    ) -> Result<Run, Trouble> {
-        remove(folder).await;
-        let (input, output) = (folder.join("input"), folder.join("output"));
+    ) -> Result<(Run, Mark), Trouble> {
         let (store, unit) = (self.peer.store().clone(), replica.unit.clone());
-        let (into, made) = (input.clone(), output.clone());
+        let made = place.clone();
         let staged = tokio::task::spawn_blocking(move || {
-            std::fs::create_dir_all(&into)?;
-            std::fs::create_dir_all(&made)?;
+            made.make()?;
+            let into = made.input();
             match &unit.inputs {
                 None => {}
                 Some(Inputs::Files(range)) => {
@@ -302,22 +313,24 @@ impl Bench {
                     }
                 }
             }
-            Ok::<_, Trouble>(())
+            Ok::<_, Trouble>(Mark::of(&made.checkpoint()))
         });
-        staged.await.expect("laying out does not panic")?;
-        Ok(Run {
+        let found = staged.await.expect("laying out does not panic")?;
+        let run = Run {
             program,
             args: replica.unit.args.clone(),
             env: BTreeMap::new(),
-            input,
-            output,
+            input: place.input(),
+            output: place.output(),
+            checkpoint: place.checkpoint(),
             limits: replica.job.spec.limits.clone(),
             labels: Labels {
                 job: replica.job.cid.to_string(),
                 unit: replica.unit_cid.to_string(),
-                replica: self.name(replica),
+                replica: workplace::name(&self.project, replica.id),
             },
-        })
+        };
+        Ok((run, found))
     }
 
     /// Chunks the output of a run that succeeded, and states the result.
@@ -371,35 +384,37 @@ impl Bench {
 
     fn program_root(&self, replica: &Replica) -> Result<Cid, Trouble> {
         let kind = self.executor.kind();
-        let program = &replica.job.spec.program;
-        match kind {
-            ExecutorKind::Docker => program.image,
-            ExecutorKind::Wasm => program.module,
-        }
-        .ok_or(Trouble::NoProgram(kind))
+        replica.job.spec.program.of(kind).ok_or(Trouble::NoProgram(kind))
     }
 
-    /// The program as a file on disk, laid out once.
+    /// The program on disk, laid out once. When there is a new one, those that the store has
+    /// given up are given up here as well: what is laid out holds its room on the disk.
     async fn program(&self, root: Cid) -> Result<Program, Trouble> {
         let store = self.peer.store().clone();
+        let kind = self.executor.kind();
         let laid = tokio::task::spawn_blocking(move || {
             let folder = store.dir().join("programs").join(root.to_string());
+            let mut gone = Vec::new();
             if !folder.is_dir() {
+                gone = workplace::forget_programs(store.dir(), |program| {
+                    *program == root || store.is_complete(program, &Want::All).unwrap_or(true)
+                });
                 // A crash in the middle, or two replicas at once, leave only a temporary folder.
-                let fresh = folder.with_extension(format!("{:016x}", unique()));
+                let fresh = folder.with_extension(format!("{:016x}", workplace::unique()));
                 std::fs::create_dir_all(&fresh)?;
                 store.stage(&root, &Want::All, &fresh)?;
                 if std::fs::rename(&fresh, &folder).is_err() {
                     std::fs::remove_dir_all(&fresh)?;
                 }
             }
-            first_file(&folder)?.ok_or(Trouble::EmptyProgram)
+            let program = Program::laid_out(kind, root.to_string(), &folder)?;
+            Ok::<_, Trouble>((program.ok_or(Trouble::EmptyProgram)?, gone))
         });
-        let file = laid.await.expect("laying out does not panic")?;
-        Ok(match self.executor.kind() {
-            ExecutorKind::Docker => Program::Image { id: root.to_string(), archive: file },
-            ExecutorKind::Wasm => Program::Module { id: root.to_string(), file },
-        })
+        let (program, gone) = laid.await.expect("laying out does not panic")?;
+        for program in gone {
+            self.executor.forget(&program).await;
+        }
+        Ok(program)
     }
 }
 
@@ -408,38 +423,11 @@ pub(crate) fn unit_cid(bytes: &[u8]) -> Cid {
     content::block_cid(bytes)
 }
 
-fn first_file(folder: &Path) -> io::Result<Option<PathBuf>> {
-    for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
-        let entry = entry?;
-        if entry.file_type().is_file() {
-            return Ok(Some(entry.into_path()));
-        }
-    }
-    Ok(None)
-}
-
-/// A number that no other call in this process gets.
-fn unique() -> u64 {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    u64::from(std::process::id()) << 32 | NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// Removes what runs of an earlier life left: their folders, and programs, which are laid out
-/// again when they are needed.
-pub(crate) async fn clear(dir: &Path) {
-    remove(&dir.join("work")).await;
-    remove(&dir.join("programs")).await;
-}
-
-/// Removes a folder that may not be there.
-async fn remove(folder: &Path) {
-    match tokio::fs::remove_dir_all(folder).await {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(folder = %folder.display(), %error, "folder not removed");
-        }
-        _ => {}
+/// Removes something; the next start removes what could not be.
+async fn removing(remove: impl FnOnce() -> io::Result<()> + Send + 'static) {
+    let removed = tokio::task::spawn_blocking(remove).await;
+    if let Err(error) = removed.expect("removing does not panic") {
+        tracing::warn!(%error, "what a run left was not removed");
     }
 }
 

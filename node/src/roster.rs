@@ -12,10 +12,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dockercomp_agent::{Event, Member, Restored, Share, Usage};
+use dockercomp_agent::{Event, Lease, Member, Restored, Share, Usage};
 use dockercomp_executor::Executor;
 use dockercomp_peer::Peer;
 use dockercomp_peer::clock::Clock;
+use dockercomp_protocol::execution::ExecutorKind;
 use dockercomp_protocol::ids::ProjectId;
 use dockercomp_protocol::link::JoinLink;
 use dockercomp_protocol::wire::work::Register;
@@ -32,10 +33,12 @@ use crate::fault::Fault;
 use crate::heads::Watch;
 use crate::jobs::{Job, Jobs, LeaseError};
 use crate::office::{Office, agent_lease};
+use crate::progress::Progress;
 use crate::replica::{Bench, Replica, unit_cid};
 use crate::session::{self, Session};
 use crate::shelf::Shelf;
 use crate::worker::{Message, Newcomer, Said, Sender, Standings};
+use crate::workplace::{self, Workplace};
 
 /// What projects have used is remembered this often, and when the node stops.
 const REMEMBER_EVERY: Duration = Duration::from_secs(60);
@@ -215,8 +218,8 @@ impl Roster {
         let (welcomes, welcomed) = mpsc::channel(4);
         let network = peer.network().clone();
         let (session, asking) = Session::new(network, attached.link.clone(), register, welcomes);
-        let borrowed = shelf.borrowed.clone();
-        let read = shelf.durable(move |store| restore(store, id, &borrowed)).await;
+        let (borrowed, kind) = (shelf.borrowed.clone(), executor.kind());
+        let read = shelf.durable(move |store| restore(store, id, kind, &borrowed)).await;
         let (member, replicas) = read?;
         let member = Member { share: attached.share, ..member };
 
@@ -224,8 +227,16 @@ impl Roster {
         let notices = ear.listen_for(id);
         let watching = Watch::new(&peer, id, asking.clone(), board.clone(), notices);
         let desk = Desk::new(peer.store().clone(), id);
-        let bench =
-            Bench { project: id, peer, executor, board: board.clone(), faults, shelf, stopping };
+        let bench = Bench {
+            project: id,
+            peer,
+            executor,
+            board: board.clone(),
+            faults,
+            shelf,
+            progress: Progress::default(),
+            stopping,
+        };
         let office = Office {
             project: id,
             bench,
@@ -335,6 +346,23 @@ pub(crate) fn enlist(store: &Store, links: Vec<JoinLink>) -> Result<Vec<Attached
     Ok(known)
 }
 
+/// Where replicas run that have a lease. Blocks.
+pub(crate) fn workplaces(
+    store: &Store,
+    remembered: &[Attached],
+    executor: ExecutorKind,
+) -> Result<Vec<Workplace>, StoreError> {
+    let mut places = Vec::new();
+    for attached in remembered {
+        let project = attached.link.project;
+        for (replica, lease) in Desk::new(store.clone(), project).leases()? {
+            let unit = unit_cid(&lease.unit);
+            places.push(Workplace::new(store.dir(), &project, replica, executor, &unit));
+        }
+    }
+    Ok(places)
+}
+
 const fn leave(leaving: Leaving) -> Event {
     Event::Leave { now: matches!(leaving, Leaving::Drop) }
 }
@@ -374,6 +402,7 @@ fn meant<'a>(
 fn restore(
     store: &Store,
     project: ProjectId,
+    executor: ExecutorKind,
     borrowed: &Borrowed,
 ) -> Result<(Member, Vec<Replica>), StoreError> {
     let desk = Desk::new(store.clone(), project);
@@ -393,12 +422,22 @@ fn restore(
             Ok(Replica { id, job: Arc::new(job), unit, unit_cid, permission, _loan: loan })
         });
         match opened {
-            Ok(replica) => {
-                restored.leases.push(agent_lease(&replica, row.expires_at));
+            Ok(replica) if replica.job.spec.program.of(executor).is_some() => {
+                let unit = &replica.unit_cid;
+                let place = Workplace::new(store.dir(), &project, id, executor, unit);
+                let lease = agent_lease(&replica, row.expires_at);
+                restored.leases.push(Lease { begun: place.has_checkpoint(), ..lease });
                 replicas.push(replica);
             }
-            // For example one that was left for another project: the lease runs out.
-            Err(_) => desk.dropped(id)?,
+            // For example one that was left for another project, or one for an engine that is not
+            // there today. The coordinator hears nothing of it, and blames nobody.
+            Ok(_) | Err(_) => {
+                desk.dropped(id)?;
+                let folder = workplace::folder(store.dir(), &project, id);
+                if let Err(error) = workplace::remove(&folder) {
+                    tracing::warn!(%error, "what a run left was not removed");
+                }
+            }
         }
     }
     let usage = attached::usage(store, &project)?;

@@ -26,7 +26,8 @@ impl fmt::Display for ExecutorKind {
     }
 }
 
-/// What one replica may use. Every field is enforced by every executor.
+/// What one replica may use. Containers are held to all of it; what cannot apply to a module is
+/// said by the executor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -36,9 +37,9 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// Size of the scratch file system at `/tmp`, in bytes; it counts as memory.
     pub tmp_bytes: u64,
-    /// Total size of the files left in `/output`, in bytes.
+    /// Total size of the files in `/output` and `/checkpoint` together, in bytes.
     pub output_bytes: u64,
-    /// Number of files and directories left in `/output`.
+    /// Number of files and directories in `/output` and `/checkpoint` together.
     pub output_files: u32,
     /// Processes and threads alive at one time.
     pub pids: u32,

@@ -12,7 +12,7 @@
 //! Each size runs in a process of its own, so that the most memory it had is its own.
 
 use std::fmt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long hosts are simulated for unless it is said.
 const DAYS: u32 = 30;
 const HOUR: Duration = Duration::from_secs(3600);
-/// More than a host can do in thirty days.
-const UNITS_PER_HOST: u64 = 300;
+/// More than a host can do.
+const UNITS_PER_HOST_AND_DAY: u64 = 10;
 /// Events per second that Shadow reports for Tor, on 28 workers: packets and system calls, not
 /// decisions of a scheduler.
 const SHADOW: f64 = 0.9e6;
@@ -119,7 +119,7 @@ fn table(sizes: &[Size]) -> Vec<Row> {
     let mut fastest: f64 = 0.0;
     for &size in sizes {
         let Some(measured) = child("--one", size) else {
-            println!("{size}: did not end (memory?)");
+            println!("{size}: did not end");
             break;
         };
         let Measured { events, replicas, wall_s, bytes, trace } = measured;
@@ -142,7 +142,9 @@ fn table(sizes: &[Size]) -> Vec<Row> {
 /// Measures in a process of its own; nothing if it did not end well.
 fn child(what: &str, Size { hosts, days }: Size) -> Option<Measured> {
     let program = std::env::current_exe().expect("a running program has a path");
-    let output = Command::new(program).args([what, &format!("{hosts}:{days}")]).output().ok()?;
+    let mut command = Command::new(program);
+    let command = command.args([what, &format!("{hosts}:{days}")]).stderr(Stdio::inherit());
+    let output = command.output().ok()?;
     output.status.success().then(|| serde_json::from_slice(&output.stdout).ok())?
 }
 
@@ -175,7 +177,8 @@ fn hours(hours: f64) -> f64 {
 
 /// What is still under way at the end is left there.
 fn boinc(Size { hosts, days }: Size) -> Scenario {
-    let mut scenario = Scenario::calm(hosts, u64::from(hosts) * UNITS_PER_HOST);
+    let units = u64::from(hosts) * u64::from(days) * UNITS_PER_HOST_AND_DAY;
+    let mut scenario = Scenario::calm(hosts, units);
     // Up for 15.6 hours and down for 11.9 on average: see `availability-boinc.toml`.
     let churn = Churn {
         up: Spread::Law(Distribution::Gamma { shape: 0.357, scale: hours(43.652) }),

@@ -61,6 +61,8 @@ pub(crate) struct Books {
     replicas: BTreeMap<ReplicaId, Entry>,
     units: BTreeMap<UnitId, Vec<ReplicaId>>,
     accepted: BTreeMap<UnitId, Cid>,
+    /// Units whose accepted outputs were once given up as lost.
+    lost: BTreeSet<UnitId>,
     cancelled: BTreeSet<u32>,
     /// Results of each host that were accepted.
     accepted_of: Vec<u64>,
@@ -165,6 +167,9 @@ impl Books {
                         self.report(Violation::OutputNotThere { job, index });
                     }
                 }
+                Record::OutputLost { job, index, .. } => {
+                    self.lost.insert(jobs.unit(job, *index));
+                }
                 Record::JobAdded { .. }
                 | Record::Away { .. }
                 | Record::Ended { .. }
@@ -173,7 +178,6 @@ impl Books {
                 | Record::Inconclusive { .. }
                 | Record::LotClosed { .. }
                 | Record::NodeKnown { .. }
-                | Record::OutputLost { .. }
                 | Record::Sampled { .. }
                 | Record::Failed { .. } => {}
             }
@@ -362,6 +366,16 @@ impl Books {
             .iter()
             .filter(|(_, entry)| entry.is_acknowledged)
             .filter_map(|(id, entry)| Some((*id, entry.host, entry.unit, entry.product.as_ref()?)))
+    }
+
+    /// What was accepted for the units of a job.
+    pub(crate) fn accepted(&self, job: u32) -> impl Iterator<Item = (UnitId, Cid)> {
+        let all = UnitId { job, index: 0 }..=UnitId { job, index: u64::MAX };
+        self.accepted.range(all).map(|(unit, output)| (*unit, *output))
+    }
+
+    pub(crate) fn is_lost(&self, unit: UnitId) -> bool {
+        self.lost.contains(&unit)
     }
 
     /// Compares a job's figure with what was seen.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dockercomp_coordinator_core::Record;
 use dockercomp_protocol::ReplicaId;
 
 use crate::books::Books;
@@ -81,6 +82,8 @@ pub(crate) struct Context<'a> {
     pub(crate) faults: bool,
     /// When the core last said that a job has ended.
     pub(crate) job_ended: Option<Moment>,
+    /// Everything that became durable, if somebody wants it: the journal forgets.
+    pub(crate) recorded: Option<Vec<Record>>,
 }
 
 impl Context<'_> {

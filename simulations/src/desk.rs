@@ -4,6 +4,7 @@
 //! nothing else does. A write is durable at once: the node syncs before it goes on.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use dockercomp_protocol::{Cid, ReplicaId, Timestamp};
 
@@ -23,6 +24,8 @@ pub(crate) struct LeaseRow {
 pub(crate) struct ResultRow {
     pub(crate) unit: UnitId,
     pub(crate) product: Product,
+    /// What the program took.
+    pub(crate) ran: Duration,
 }
 
 /// See the module documentation.

@@ -38,14 +38,17 @@ impl Scenario {
         let replicas = validations().map(|rules| rules.max_total_results).max().unwrap_or(0);
         let bound = validations().map(Validation::delay_bound).max().unwrap_or_default();
         let hold = validations().map(|rules| hold(&rules.policy)).max().unwrap_or_default();
+        let (departed_outputs, lost_after) = rules.losses();
         Self {
             network: draw.network(),
-            coordinator: draw.coordinator(),
+            coordinator: CoordinatorPlan { outputs_lost_after: lost_after, ..draw.coordinator() },
             faults_end: Duration::from_secs(draw.0.between(300, 3600)),
-            // Every round costs at most a deadline, a lot's time, a timeout and the longest pauses.
-            patience: (bound + hold + Duration::from_secs(300)) * (replicas + SPARE_ROUNDS),
+            // Every round costs at most a deadline, a lot's time, the time until a loss is
+            // noticed, a timeout and the longest pauses.
+            patience: (bound + hold + lost_after + Duration::from_secs(300))
+                * (replicas + SPARE_ROUNDS),
             reinforcements: replicas,
-            departed_outputs: DepartedOutputs::Reachable,
+            departed_outputs,
             defect: None,
             engine: Engine::Full,
             crowds,
@@ -210,6 +213,12 @@ impl Draw {
         }
     }
 
+    /// What becomes of outputs whose hosts leave, and when they are given up.
+    fn losses(&mut self) -> (DepartedOutputs, Duration) {
+        let outputs = if self.coin() { DepartedOutputs::Lost } else { DepartedOutputs::Reachable };
+        (outputs, Duration::from_secs(self.0.between(10, 600)))
+    }
+
     fn network(&mut self) -> Network {
         let latency_ms = self.0.between(1, 1000);
         Network {
@@ -244,6 +253,7 @@ impl Draw {
             heartbeat: Duration::from_secs(self.0.between(5, 30)),
             retry: Duration::from_secs(self.0.between(5, 60)),
             pull: self.seconds(1, 10),
+            outputs_lost_after: Duration::MAX,
             churn,
             compare_every: 8,
         }

@@ -4,6 +4,7 @@
 //! the scenario, which takes 4 bytes instead of 96.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use dockercomp_protocol::content::block_cid;
 use dockercomp_protocol::execution::{ExecutorKind, Limits, Usage};
@@ -150,13 +151,14 @@ pub(crate) fn chance_of(run: u64, job: u32) -> [u8; 32] {
     seed
 }
 
-/// The statement of a host about a replica.
+/// The statement of a host about a replica, whose program ran for so long.
 pub(crate) fn statement(
     jobs: &Jobs,
     replica: ReplicaId,
     unit: UnitId,
     node: NodeId,
     product: &Product,
+    ran: Duration,
 ) -> ResultStatement {
     ResultStatement {
         v: 1,
@@ -167,6 +169,9 @@ pub(crate) fn statement(
         executor: ExecutorKind::Wasm,
         exit: product.exit.clone(),
         output: product.output,
-        usage: Usage::default(),
+        usage: Usage {
+            wall_ms: u64::try_from(ran.as_millis()).unwrap_or(u64::MAX),
+            ..Usage::default()
+        },
     }
 }

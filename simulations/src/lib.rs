@@ -30,7 +30,9 @@
 //! | `overlay` | models of gossipsub and Kademlia, beside the world of volunteers |
 //! | `weather` | what a seed has in store for hosts and units, for the model and the lab |
 //! | `lab` | the same scenarios with real processes |
+//! | `history` | a coordinator's past as a scenario |
 //! | `random`, `trace`, `outcome` | keyed chance, the hash of a run, what came of it |
+//! | `timeline` | a run's story for a viewer of traces |
 //!
 //! # What is modelled, and what is not
 //!
@@ -57,6 +59,7 @@ mod direct;
 pub mod file;
 mod fuzz;
 mod grounds;
+pub mod history;
 mod host;
 mod jobs;
 mod journal;
@@ -75,6 +78,7 @@ mod session;
 pub mod study;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod trace;
 mod violation;
 mod weather;
@@ -89,4 +93,4 @@ pub use scenario::{
     Scenario,
 };
 pub use violation::Violation;
-pub use world::{run, run_told};
+pub use world::{run, run_recorded, run_told};

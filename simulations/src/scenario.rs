@@ -187,6 +187,9 @@ pub struct CoordinatorPlan {
     pub retry: Duration,
     /// How long pulling an output takes.
     pub pull: Spread,
+    /// An output is lost, and computed again, when all who have it have not given it for this
+    /// long while somebody else could compute it.
+    pub outputs_lost_after: Duration,
     /// How it crashes and returns, if it does.
     pub churn: Option<Churn>,
     /// After each so many batches the journal is replayed into a standby, and the live core
@@ -233,8 +236,8 @@ pub enum DepartedOutputs {
     /// Somebody else serves them, as the exchange between peers is meant to see to.
     #[default]
     Reachable,
-    /// They are gone. If all holders of a canonical output leave before it was pulled, the
-    /// job cannot end: the core makes no new replica of an accepted unit.
+    /// They are gone. If all holders of a canonical output leave before it was pulled, others
+    /// compute it again.
     Lost,
 }
 
@@ -259,6 +262,7 @@ impl Scenario {
                 heartbeat: seconds(5),
                 retry: seconds(15),
                 pull: Spread::times(Duration::from_millis(50), seconds(2)),
+                outputs_lost_after: seconds(600),
                 churn: None,
                 compare_every: 0,
             },

@@ -43,6 +43,7 @@ pub(crate) enum What {
     Forgotten,
     FaultsEnd,
     Violated,
+    OutputLost,
 }
 
 /// The sink of notes.

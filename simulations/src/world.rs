@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
+use dockercomp_coordinator_core::{JobState, JobView, Record};
 use dockercomp_protocol::job::Policy;
 
-use crate::behaviour::Behaviour;
+use crate::behaviour::{Behaviour, honest_output};
 use crate::books::{Books, VIOLATIONS_MAX};
 use crate::context::{Context, Event};
 use crate::coordinator::Coordinator;
@@ -52,6 +53,20 @@ pub fn run_told(scenario: &Scenario, seed: u64, tell: &mut dyn FnMut(&str)) -> O
     }
 }
 
+/// The same in the full engine, and what the coordinator made durable: a journal of which
+/// [`History`](crate::history::History) makes a scenario again.
+///
+/// # Panics
+/// As [`run`].
+#[must_use]
+pub fn run_recorded(scenario: &Scenario, seed: u64) -> (Outcome, Vec<Record>) {
+    let mut world = World::new(scenario, seed, None);
+    world.cx.recorded = Some(Vec::new());
+    world.go();
+    let records = world.cx.recorded.take().unwrap_or_default();
+    (world.finish(), records)
+}
+
 struct World<'a> {
     cx: Context<'a>,
     hosts: Vec<Host>,
@@ -81,6 +96,7 @@ impl<'a> World<'a> {
             jobs: Jobs::new(scenario),
             faults: scenario.faults_end > Duration::ZERO,
             job_ended: None,
+            recorded: None,
         };
         let mut hosts = Vec::new();
         for (number, crowd) in (0..).zip(each) {
@@ -100,6 +116,11 @@ impl<'a> World<'a> {
     }
 
     fn run(mut self) -> Outcome {
+        self.go();
+        self.finish()
+    }
+
+    fn go(&mut self) {
         let mut at_once = 0;
         while let Some((at, _, event)) = self.cx.queue.pop() {
             at_once = if at == self.cx.now { at_once + 1 } else { 0 };
@@ -129,7 +150,6 @@ impl<'a> World<'a> {
                 break;
             }
         }
-        self.finish()
     }
 
     fn dispatch(&mut self, event: Event) {
@@ -240,8 +260,9 @@ impl<'a> World<'a> {
                 self.cx.books.report(Violation::NeverTaken { job: number, patience });
                 continue;
             };
-            if view.state == dockercomp_coordinator_core::JobState::Running
+            if view.state == JobState::Running
                 && !self.is_deserted(job.spec.validation.policy)
+                && !self.lacks_only_lies(number, &view)
             {
                 self.cx.books.report(Violation::Stalled {
                     job: number,
@@ -268,6 +289,17 @@ impl<'a> World<'a> {
                 let node = core.node(names::name(host));
                 node.is_some_and(|node| node.standings.values().any(|of| of.is_barred))
             })
+    }
+
+    /// Whether all that a job still lacks are wrong outputs that were accepted and given up as
+    /// lost: nobody who is honest can compute them again, and the core does not take back what it
+    /// accepted.
+    fn lacks_only_lies(&self, job: u32, view: &JobView) -> bool {
+        let books = &self.cx.books;
+        let mut lacking = books.accepted(job).filter(|(_, output)| !self.coordinator.has(output));
+        view.in_flight == 0
+            && view.waiting == 0
+            && lacking.all(|(unit, output)| output != honest_output(unit) && books.is_lost(unit))
     }
 
     /// When the last job ended, or the run did.

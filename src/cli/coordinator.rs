@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::io::AsyncReadExt;
 
 use super::explain;
+use super::history;
 use super::start::Start;
 use crate::client::Client;
 use crate::failure;
@@ -41,6 +42,16 @@ pub(crate) enum Coordinator {
         from: PathBuf,
         #[command(flatten)]
         at: Where,
+    },
+    /// Write what this coordinator has lived through as a scenario, to ask what would have been:
+    /// `dockercomp sim run FILE --set jobs.j00.validation.policy=adaptive`.
+    History {
+        /// Its data directory, or a back-up; no coordinator may run on it.
+        #[command(flatten)]
+        at: Where,
+        /// Where the scenario is written.
+        #[arg(long, value_name = "FILE")]
+        into: PathBuf,
     },
     /// Write the newest signed head of the log of accepted work units into a file, for
     /// `dockercomp verify --heads`.
@@ -79,7 +90,7 @@ pub(crate) enum Coordinator {
 pub(crate) struct Where {
     /// Its data directory.
     #[arg(long, env = "DOCKERCOMP_DATA_DIR", value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    pub(super) data_dir: Option<PathBuf>,
 }
 
 /// Options of `coordinator start`.
@@ -161,6 +172,7 @@ impl Coordinator {
                 output::print(format, &written, verify::Head::human);
                 Ok(())
             }
+            Self::History { at, into } => history::write(&at, &into, format).await,
             Self::Backup { at, into } => back_up(&at, &into, format).await,
             Self::Restore { from, at } => {
                 let dir = data_dir(at.data_dir.as_ref(), Role::Coordinator)?;

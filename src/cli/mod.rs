@@ -4,6 +4,7 @@ mod bootstrap;
 mod coordinator;
 mod dataset;
 mod explain;
+mod history;
 mod image;
 mod job;
 mod lab;
@@ -16,7 +17,7 @@ use clap::{Parser, Subcommand};
 use dockercomp_peer::reply::chain;
 
 pub(crate) use self::dataset::{add as add_dataset, get as get_dataset};
-pub(crate) use self::image::check as check_image;
+pub(crate) use self::image::add as add_image;
 pub(crate) use self::job::watch as watch_job;
 pub(crate) use self::verify::verify;
 
@@ -178,6 +179,7 @@ fn start_failed(error: impl Into<anyhow::Error>) -> anyhow::Error {
 fn remedy(cause: &(dyn std::error::Error + 'static)) -> Option<(Code, &'static str)> {
     use dockercomp_coordinator::ReplayError;
     use dockercomp_coordinator::backup::BackupError;
+    use dockercomp_coordinator::history::HistoryError;
     use dockercomp_store::{OpenError, StoreError};
 
     const NEWER: (Code, &str) =
@@ -192,6 +194,9 @@ fn remedy(cause: &(dyn std::error::Error + 'static)) -> Option<(Code, &'static s
     }
     if let Some(StoreError::DiskFull { .. }) = cause.downcast_ref() {
         return Some((Code::Quota, "free some room on that disk, or lower --disk-reserve"));
+    }
+    if let Some(HistoryError::Nothing { .. }) = cause.downcast_ref() {
+        return Some((Code::NotFound, "name the data directory of a coordinator, or a back-up"));
     }
     match cause.downcast_ref::<BackupError>() {
         Some(BackupError::Exists { .. }) => {

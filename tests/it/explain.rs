@@ -9,7 +9,13 @@ use serde_json::Value;
 use crate::network::{Network, dockercomp, example, json, run_on, wait_until};
 
 /// A job of tiles that take no time, at a quorum.
-fn job_file(network: &Network, name: &str, program: &str, columns: u32, quorum: u32) -> String {
+pub(crate) fn job_file(
+    network: &Network,
+    name: &str,
+    program: &str,
+    columns: u32,
+    quorum: u32,
+) -> String {
     let build = example("mandelbrot/build");
     let build = build.to_str().expect("a plain path");
     let last = columns - 1;
@@ -44,8 +50,8 @@ delay_bound = "2min"
     network.submit(&path, &[])
 }
 
-const WASM: &str = "module = \"file:BUILD/mandelbrot.wasm\"";
-const DOCKER: &str = "image = \"file:BUILD/mandelbrot\"";
+pub(crate) const WASM: &str = "module = \"file:BUILD/mandelbrot.wasm\"";
+pub(crate) const DOCKER: &str = "image = \"file:BUILD/mandelbrot\"";
 
 fn unit(network: &Network, job: &str, index: &str) -> Value {
     network.owner(&["job", "explain", job, index])

@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod cancel;
+mod checkpoint;
 mod compare;
 mod crash;
 mod datasets;
@@ -20,6 +21,7 @@ mod kills;
 mod lab;
 mod lies;
 mod network;
+mod past;
 mod projects;
 mod receipts;
 mod wordcount;

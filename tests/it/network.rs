@@ -89,6 +89,12 @@ impl Process {
         self.child.wait().expect("it ends");
     }
 
+    /// Tells it to stop, and waits until it has.
+    pub(crate) fn stop(&mut self) {
+        drop(self._stdin.take());
+        self.child.wait().expect("it ends");
+    }
+
     /// Starts it again, on the same directory, with other arguments.
     pub(crate) fn restart_with(&mut self, args: &[&str]) {
         self.args = strings(args);

@@ -47,6 +47,14 @@ pub(crate) struct Check {
     pub(crate) executor: ExecutorKind,
     pub(crate) deadline: Timestamp,
     pub(crate) output: Cid,
+    /// How often its deadline was put off.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub(crate) extensions: u8,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_none(extensions: &u8) -> bool {
+    *extensions == 0
 }
 
 impl Job {
@@ -125,7 +133,8 @@ impl State {
         job.tally.add(&state);
         self.nodes.entry(node).or_default().add(&state);
         self.trust.entry(node).or_default().quota.note_lease(at);
-        let check = Check { job: key.job, index: key.index, node, executor, deadline, output };
+        let (job, index) = (key.job, key.index);
+        let check = Check { job, index, node, executor, deadline, output, extensions: 0 };
         self.checks.insert(replica, check);
         self.deadlines.insert((deadline, replica));
         Ok(Effects::default())

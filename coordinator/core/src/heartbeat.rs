@@ -13,6 +13,7 @@ use dockercomp_protocol::limits::HEARTBEAT_REPLICAS_MAX;
 use dockercomp_protocol::{NodeId, ReplicaId, Timestamp};
 
 use crate::action::Action;
+use crate::job::JobNumber;
 use crate::record::{Record, Silence};
 use crate::replica::{Replica, ReplicaState};
 use crate::unit::{Stage, Unit};
@@ -26,15 +27,25 @@ impl Core {
     /// the job's delay bound, a few times, and only when the deadline is near.
     pub(crate) fn extend_all(&mut self, now: Timestamp, node: NodeId, saved: &[ReplicaId]) {
         for &replica in saved {
-            let Some((_, held)) = self.state.held_by(replica, node) else { continue };
-            let ReplicaState::InProgress { deadline } = held.state else { continue };
-            let Some(key) = self.state.replicas.get(&replica) else { continue };
-            let bound = self.state.job(key.job).terms.validation.delay_bound();
-            if held.extensions < EXTENSIONS_MAX && deadline.since(now) < bound / 4 {
+            let Some((job, deadline, extensions)) = self.lease_of(replica, node) else { continue };
+            let bound = self.state.job(job).terms.validation.delay_bound();
+            if extensions < EXTENSIONS_MAX && deadline.since(now) < bound / 4 {
                 let deadline = deadline + bound / 2;
                 self.persist(Record::Extended { at: now, replica, deadline });
             }
         }
+    }
+
+    /// The job, the deadline and the extensions of a lease that a node has. A spot-check must
+    /// not be told apart from other work.
+    fn lease_of(&self, replica: ReplicaId, node: NodeId) -> Option<(JobNumber, Timestamp, u8)> {
+        if let Some(check) = self.state.checks.get(&replica) {
+            return (check.node == node).then_some((check.job, check.deadline, check.extensions));
+        }
+        let (_, held) = self.state.held_by(replica, node)?;
+        let ReplicaState::InProgress { deadline } = held.state else { return None };
+        let key = self.state.replicas.get(&replica)?;
+        Some((key.job, deadline, held.extensions))
     }
 
     pub(crate) fn on_heartbeat(

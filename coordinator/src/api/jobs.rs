@@ -60,6 +60,9 @@ fn refuse(error: SubmitError) -> Refused {
             Some("sign it with the key of this project (owner.key)".to_owned()),
         ),
         SubmitError::Job(_) | SubmitError::Files { .. } => (ProblemKind::BadRequest, None),
+        SubmitError::Image { .. } => {
+            (ProblemKind::BadRequest, Some("add it with: dockercomp image add".to_owned()))
+        }
         SubmitError::Store(_) => (ProblemKind::Internal, None),
     };
     let refused = Refused::new(kind, error);

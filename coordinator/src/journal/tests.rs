@@ -172,6 +172,26 @@ async fn a_restart_replays_only_what_the_newest_snapshot_does_not_know() {
 }
 
 #[tokio::test]
+async fn the_past_is_told_from_the_oldest_record_that_is_there() {
+    for rounds in [20, 200] {
+        let mut desk = Desk::new();
+        for _ in 0..rounds {
+            desk.work().await;
+        }
+        let (dir, state) = desk.close().await;
+        let store = reopen(&dir);
+        let is_all = store.snapshots().expect("a list").len() < 2;
+        assert_eq!(is_all, rounds == 20);
+        let (mut core, first) = oldest(&store, Config::default()).expect("a journal");
+        assert_eq!(first == 0, is_all);
+        for record in records(&store, first).expect("versions") {
+            core.apply(&record.expect("a record")).expect("it follows");
+        }
+        assert_eq!(*core.state(), state);
+    }
+}
+
+#[tokio::test]
 async fn a_bad_snapshot_is_passed_over_for_the_one_before_it() {
     let mut desk = Desk::new();
     for _ in 0..200 {

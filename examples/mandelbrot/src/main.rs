@@ -12,7 +12,7 @@
 //!
 //! # What is not here
 //!
-//! - No network and no knowledge of one: the program sees two directories and its arguments.
+//! - No network and no knowledge of one: the program sees its directories and its arguments.
 //! - No options for the place in the plane: it is a constant of [`fractal`].
 //!
 //! # Exit codes

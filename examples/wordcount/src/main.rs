@@ -15,7 +15,7 @@
 //!
 //! # What is not here
 //!
-//! - No network and no knowledge of one: the program sees two directories and its arguments.
+//! - No network and no knowledge of one: the program sees its directories and its arguments.
 //! - No languages: only ASCII letters and digits make words.
 //!
 //! # Exit codes

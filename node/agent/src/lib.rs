@@ -13,7 +13,7 @@
 //! leased ──► Fetching ──► Ready ──────► Running ──► Unreported ──► Kept ──► (gone)
 //!    │            │          │             │        report stored   output forgotten
 //!    └────────────┴──────────┴─────────────┘
-//!       abandoned by the coordinator, or the deadline passed before the start
+//!       abandoned by the coordinator, or the deadline passed before the first start
 //! ```
 //!
 //! The shell carries out the actions in order, feeds what happens back as [`Event`]s, and
@@ -102,6 +102,10 @@ pub struct Lease {
     pub need: Capacity,
     /// When it runs out.
     pub expires_at: Timestamp,
+    /// An earlier run of this node has begun it and left a checkpoint. Like one that runs, it is
+    /// given up only when the coordinator says so: its deadline may have been put off, and what
+    /// is done would be lost.
+    pub begun: bool,
 }
 
 /// What was left by an earlier run of this node.
@@ -560,7 +564,7 @@ impl Agent {
         self.actions.push_back(Action::Abort { replica, reason });
     }
 
-    /// Gives up what cannot be in time any more. What already runs may still be wanted.
+    /// Gives up what cannot be in time any more. What was already begun may still be wanted.
     fn drop_late(&mut self, now: Timestamp) {
         for replica in self.tasks.late(now) {
             self.abort(replica, AbortReason::Late);

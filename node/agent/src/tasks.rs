@@ -89,14 +89,19 @@ impl Tasks {
         })
     }
 
-    /// Replicas whose deadline has passed before they started.
+    /// Replicas whose deadline has passed before they were ever started.
     pub(crate) fn late(&self, now: Timestamp) -> Vec<ReplicaId> {
-        self.waiting().filter(|lease| lease.expires_at <= now).map(|lease| lease.replica).collect()
+        let late = self.not_begun().filter(|lease| lease.expires_at <= now);
+        late.map(|lease| lease.replica).collect()
     }
 
-    /// The next deadline of a replica that has not started.
+    /// The next deadline of a replica that was never started.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        self.waiting().map(|lease| lease.expires_at).min()
+        self.not_begun().map(|lease| lease.expires_at).min()
+    }
+
+    fn not_begun(&self) -> impl Iterator<Item = Lease> + '_ {
+        self.waiting().filter(|lease| !lease.begun)
     }
 
     /// Whether a replica has not been started.

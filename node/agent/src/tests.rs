@@ -62,7 +62,7 @@ impl TestEnv {
 
     fn lease(&self, id: u64) -> Lease {
         let expires_at = self.now + Duration::from_secs(100);
-        Lease { replica: ReplicaId(id), need: CORE, expires_at }
+        Lease { replica: ReplicaId(id), need: CORE, expires_at, begun: false }
     }
 }
 
@@ -199,8 +199,9 @@ fn results_wait_for_the_coordinator_and_are_sent_again() {
 
 #[test]
 fn a_restarted_node_goes_on() {
+    let expires_at = Timestamp(2_000_000);
     let mut env = TestEnv::restored(Restored {
-        leases: vec![Lease { replica: ReplicaId(3), need: CORE, expires_at: Timestamp(2_000_000) }],
+        leases: vec![Lease { replica: ReplicaId(3), need: CORE, expires_at, begun: false }],
         unreported: vec![ReplicaId(2)],
         kept: vec![ReplicaId(1)],
     });
@@ -258,6 +259,32 @@ fn a_late_replica_is_not_started() {
         actions.contains(&Action::Abort { replica: ReplicaId(1), reason: AbortReason::Late }),
         "{actions:?}"
     );
+}
+
+/// Its deadline passed while the node was away; only the coordinator knows what became of it.
+#[test]
+fn a_replica_with_a_checkpoint_is_started_again_however_late() {
+    let late = |id| Lease {
+        replica: ReplicaId(id),
+        need: CORE,
+        expires_at: Timestamp(900_000),
+        begun: id == 1,
+    };
+    let leases = vec![late(1), late(2)];
+    let mut env = TestEnv::restored(Restored { leases, ..Restored::default() });
+    env.send(Event::Welcomed { heartbeat: HEARTBEAT });
+    env.expect(&[
+        fetch(1),
+        fetch(2),
+        Action::Abort { replica: ReplicaId(2), reason: AbortReason::Late },
+        Action::Heartbeat { running: vec![ReplicaId(1), ReplicaId(2)], kept: vec![] },
+        Action::AskForWork { free: cores(2), leases_max: 62 },
+    ]);
+    env.send(Event::Aborted { replica: ReplicaId(2) });
+    env.send(ready(1));
+    env.expect(&[start(1)]);
+    env.send(Event::HeartbeatAnswered { abandon: vec![ReplicaId(1)], forget: vec![] });
+    env.expect(&[Action::Abort { replica: ReplicaId(1), reason: AbortReason::NotNeeded }]);
 }
 
 #[test]

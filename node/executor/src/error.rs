@@ -21,7 +21,7 @@ pub enum PrepareError {
         /// The executor that was asked.
         executor: ExecutorKind,
     },
-    /// The image archive is malformed or refused.
+    /// The image is malformed or refused.
     #[error("image {id} cannot be used")]
     Archive {
         /// The program.
@@ -132,7 +132,7 @@ pub enum RunError {
         #[source]
         source: bollard::errors::Error,
     },
-    /// The input or output directory cannot be used.
+    /// The input, output or checkpoint directory cannot be used.
     #[error("directory {path} cannot be used")]
     Directory {
         /// The directory.

@@ -14,19 +14,22 @@
 //! ```
 //!
 //! A program sees `/input` (read-only), `/output` (its result, also its working directory),
-//! its arguments and environment, and no network. How it ended is an [`Exit`]; a failure of the
+//! `/checkpoint` (what it wants to find again if it is interrupted), its arguments and
+//! environment, and no network. How it ended is an [`Exit`]; a failure of the
 //! machinery around it, which must not be held against the program, is a [`RunError`].
 //!
 //! # What is not here
 //!
 //! - No chunks and no CIDs: the caller stages `/input` and collects `/output`.
+//! - No life of a checkpoint: the caller keeps the directory while the replica may be started
+//!   again, and removes it.
 //! - No decision about *what* to run: that is the agent's.
 //!
 //! # Bounds
 //!
-//! The output directory is measured about four times a second while the program runs and once
-//! after it ended, so a program may exceed its output limit by what it can write in a quarter of
-//! a second before it is killed; see [`docker::policy`] and [`wasm`] for what else holds.
+//! The output directory and the checkpoint are measured together, about four times a second
+//! while the program runs and once after it ended, so a program may exceed its output limit by
+//! what it can write in a quarter of a second before it is killed; see [`docker::policy`] and [`wasm`] for what else holds.
 //!
 //! [`Limits`]: dockercomp_protocol::execution::Limits
 //! [`Exit`]: dockercomp_protocol::execution::Exit
@@ -45,6 +48,7 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 pub use detect::{Choice, ChooseError, Chosen, Options, choose};
+pub use docker::archive::parts::{PARTS_MAX, SplitError, are_parts, split_image};
 pub use docker::archive::{ArchiveError, ImageInfo, inspect_archive};
 pub use docker::pack::{PackError, pack_static_binary};
 pub use docker::save::{SaveError, save_image};
@@ -83,6 +87,10 @@ pub trait Executor: Send + Sync {
     /// or the run was cancelled.
     fn run(&self, run: Run, cancel: CancellationToken)
     -> BoxFuture<'_, Result<Finished, RunError>>;
+
+    /// Gives back what [`Self::prepare`] made of a program, by its id; it can be prepared again.
+    /// What a run still uses stays until [`Self::cleanup`].
+    fn forget<'a>(&'a self, program: &'a str) -> BoxFuture<'a, ()>;
 
     /// Stops every run of this executor and removes all that this node left in the engine, also
     /// in an earlier life. Call it at the start and at the end of a node.

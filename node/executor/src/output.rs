@@ -1,8 +1,12 @@
-//! The output directory: measured while a program runs, judged when it has ended.
+//! What a program writes, its output and its checkpoint: measured while it runs, judged when it
+//! has ended.
 //!
-//! While it runs, only sizes count, for a program may make and remove what it likes. When it has
-//! ended, every entry must be a plain file or a directory with a UTF-8 name, and permissions are
-//! set to plain ones so that the node can read and remove what the program left.
+//! While it runs, only sizes count, for a program may make and remove what it likes; both
+//! directories count together. When it has ended, every entry of the output must be a plain file
+//! or a directory with a UTF-8 name, and permissions are set to plain ones so that the node can
+//! read and remove what the program left.
+//! A checkpoint may hold anything that fits: it is no part of the result, nobody but the program
+//! opens what is in it, and links are neither followed nor changed.
 //!
 //! # Bounds
 //!
@@ -18,7 +22,22 @@ use std::time::Duration;
 
 use dockercomp_protocol::execution::{Exit, Limits};
 
-/// How an output directory breaks the rules.
+use crate::work::Run;
+
+/// The directories that a program may write to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) output: PathBuf,
+    pub(crate) checkpoint: PathBuf,
+}
+
+impl Written {
+    pub(crate) fn by(run: &Run) -> Self {
+        Self { output: run.output.clone(), checkpoint: run.checkpoint.clone() }
+    }
+}
+
+/// How a program's output or checkpoint breaks the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Violation {
     /// Too many bytes or too many entries.
@@ -36,41 +55,66 @@ impl From<Violation> for Exit {
     }
 }
 
-/// Measures the directory again and again; ends when it breaks the rules.
-pub(crate) async fn watch(directory: PathBuf, limits: Limits) -> Violation {
+/// Measures the directories again and again; ends when they break the rules.
+pub(crate) async fn watch(written: Written, limits: Limits) -> Violation {
     loop {
         tokio::time::sleep(WATCH_INTERVAL).await;
-        let (directory, limits) = (directory.clone(), limits.clone());
+        let (written, limits) = (written.clone(), limits.clone());
         let measured =
-            tokio::task::spawn_blocking(move || walk(&directory, &limits, Phase::Running)).await;
+            tokio::task::spawn_blocking(move || walk(&written, &limits, Phase::Running)).await;
         match measured {
             Ok(Ok(Err(violation))) => return violation,
             Ok(Ok(Ok(()))) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "output directory could not be measured"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "what the program writes could not be measured")
+            }
             // The runtime is stopping, and this task with it.
             Err(_) => std::future::pending().await,
         }
     }
 }
 
-/// Judges the directory of a program that has ended, and makes it readable.
+/// Judges the directories of a program that has ended, and makes them readable.
 ///
-/// Nobody else may write to it any more: paths are trusted between two system calls.
-pub(crate) async fn seal(directory: PathBuf, limits: Limits) -> io::Result<Result<(), Violation>> {
-    tokio::task::spawn_blocking(move || walk(&directory, &limits, Phase::Ended))
+/// Nobody else may write to them any more: paths are trusted between two system calls.
+pub(crate) async fn seal(written: Written, limits: Limits) -> io::Result<Result<(), Violation>> {
+    tokio::task::spawn_blocking(move || walk(&written, &limits, Phase::Ended))
         .await
         .map_err(io::Error::other)?
 }
 
-/// Whether the program may still change the directory.
+/// Whether the program may still change the directories.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Running,
     Ended,
 }
 
-fn walk(root: &Path, limits: &Limits, phase: Phase) -> io::Result<Result<(), Violation>> {
+/// Whether every entry of a directory must be one that a result can have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Plain,
+    Any,
+}
+
+fn walk(written: &Written, limits: &Limits, phase: Phase) -> io::Result<Result<(), Violation>> {
     let mut total = Total::default();
+    for (root, content) in [(&written.output, Content::Plain), (&written.checkpoint, Content::Any)]
+    {
+        if let Err(violation) = add_up(root, content, limits, phase, &mut total)? {
+            return Ok(Err(violation));
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn add_up(
+    root: &Path,
+    content: Content,
+    limits: &Limits,
+    phase: Phase,
+    total: &mut Total,
+) -> io::Result<Result<(), Violation>> {
     let mut directories = vec![root.to_owned()];
     while let Some(directory) = directories.pop() {
         if phase == Phase::Ended {
@@ -78,7 +122,10 @@ fn walk(root: &Path, limits: &Limits, phase: Phase) -> io::Result<Result<(), Vio
         }
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
-            Err(error) if directory == root => return Err(error),
+            // It belongs to the program, which may have closed it to everybody.
+            Err(error) if directory == root && error.kind() != io::ErrorKind::PermissionDenied => {
+                return Err(error);
+            }
             Err(error) => match judge_unreadable(&error, phase) {
                 Some(violation) => return Ok(Err(violation)),
                 None => continue,
@@ -96,12 +143,13 @@ fn walk(root: &Path, limits: &Limits, phase: Phase) -> io::Result<Result<(), Vio
             if total.exceeds(limits) {
                 return Ok(Err(Violation::TooLarge));
             }
-            if phase == Phase::Ended && !is_plain(&path, &metadata) {
+            let is_judged = phase == Phase::Ended && content == Content::Plain;
+            if is_judged && !is_plain(&path, &metadata) {
                 return Ok(Err(Violation::Refused));
             }
             if metadata.is_dir() {
                 directories.push(path);
-            } else if phase == Phase::Ended {
+            } else if is_judged {
                 set_mode(&path, FILE_MODE)?;
             }
         }
@@ -187,8 +235,21 @@ mod tests {
         }
     }
 
+    /// Judges an output beside an empty checkpoint.
     fn judge(root: &Path, bytes: u64, files: u32, phase: Phase) -> Result<(), Violation> {
-        walk(root, &limits(bytes, files), phase).expect("the directory is readable")
+        let checkpoint = tempfile::tempdir().expect("temporary directory");
+        judge_both(root, checkpoint.path(), bytes, files, phase)
+    }
+
+    fn judge_both(
+        output: &Path,
+        checkpoint: &Path,
+        bytes: u64,
+        files: u32,
+        phase: Phase,
+    ) -> Result<(), Violation> {
+        let written = Written { output: output.into(), checkpoint: checkpoint.into() };
+        walk(&written, &limits(bytes, files), phase).expect("the directories are readable")
     }
 
     #[test]
@@ -231,6 +292,40 @@ mod tests {
         let root = tempfile::tempdir().expect("temporary directory");
         symlink(outside.path(), root.path().join("link")).expect("link");
         assert_eq!(judge(root.path(), 100, 9, Phase::Running), Ok(()));
+    }
+
+    #[test]
+    fn output_and_checkpoint_count_together() {
+        let [output, checkpoint] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        fs::write(output.path().join("f"), [0; 60]).expect("file");
+        fs::write(checkpoint.path().join("f"), [0; 40]).expect("file");
+        let (output, checkpoint) = (output.path(), checkpoint.path());
+        for phase in [Phase::Running, Phase::Ended] {
+            let judge = |bytes, files| judge_both(output, checkpoint, bytes, files, phase);
+            assert_eq!(judge(100, 2), Ok(()));
+            assert_eq!(judge(99, 2), Err(Violation::TooLarge));
+            assert_eq!(judge(100, 1), Err(Violation::TooLarge));
+        }
+    }
+
+    /// They are counted, and neither followed nor refused: no result has them.
+    #[test]
+    fn links_in_a_checkpoint_lead_nowhere() {
+        let [output, checkpoint, outside] =
+            [(); 3].map(|()| tempfile::tempdir().expect("a directory"));
+        let secret = outside.path().join("secret");
+        fs::write(&secret, [0; 5000]).expect("file");
+        fs::set_permissions(&secret, Permissions::from_mode(0o600)).expect("mode");
+        fs::set_permissions(outside.path(), Permissions::from_mode(0o700)).expect("mode");
+        symlink(&secret, checkpoint.path().join("file")).expect("link");
+        symlink(outside.path(), checkpoint.path().join("directory")).expect("link");
+        let (output, checkpoint) = (output.path(), checkpoint.path());
+        for phase in [Phase::Running, Phase::Ended] {
+            assert_eq!(judge_both(output, checkpoint, 9, 2, phase), Ok(()));
+            assert_eq!(judge_both(output, checkpoint, 9, 1, phase), Err(Violation::TooLarge));
+        }
+        assert_eq!(fs::metadata(&secret).expect("metadata").mode() & 0o7777, 0o600);
+        assert_eq!(fs::metadata(outside.path()).expect("metadata").mode() & 0o7777, 0o700);
     }
 
     #[test]

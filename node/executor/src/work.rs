@@ -1,21 +1,24 @@
 //! What goes into an executor and what comes out of it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use dockercomp_protocol::execution::{Exit, Limits, Usage};
+use dockercomp_protocol::execution::{ExecutorKind, Exit, Limits, Usage};
+use walkdir::WalkDir;
 
 /// A program on this node's disk.
 ///
-/// The id names the content of the file: two programs with the same id are the same program.
+/// The id names the content: two programs with the same id are the same program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// A container image: a docker-save archive, an OCI layout archive, or a static ELF binary,
-    /// which is packed into an image of its own.
+    /// A container image: a folder of [parts](crate::docker::archive::parts), a docker-save
+    /// archive, an OCI layout archive, or a static ELF binary, which is packed into an image of
+    /// its own.
     Image {
-        /// Content id of the file.
+        /// Content id of the folder or file.
         id: String,
-        /// The archive or binary.
+        /// The folder, archive or binary.
         archive: PathBuf,
     },
     /// A WebAssembly module that imports only WASI preview 1 and exports `_start`.
@@ -28,6 +31,31 @@ pub enum Program {
 }
 
 impl Program {
+    /// The program of a dataset that is laid out in `folder`: its only file, or the folder, if
+    /// it is an image in parts. `None` if the dataset is empty.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read.
+    pub fn laid_out(kind: ExecutorKind, id: String, folder: &Path) -> io::Result<Option<Self>> {
+        let mut files = Vec::new();
+        for entry in WalkDir::new(folder).sort_by_file_name() {
+            let entry = entry?;
+            if entry.file_type().is_file() {
+                files.push(entry.into_path());
+            }
+            if files.len() > 1 {
+                break;
+            }
+        }
+        let is_folder = files.len() > 1;
+        Ok(files.into_iter().next().map(|file| match kind {
+            ExecutorKind::Docker if is_folder => Self::Image { id, archive: folder.to_owned() },
+            ExecutorKind::Docker => Self::Image { id, archive: file },
+            ExecutorKind::Wasm => Self::Module { id, file },
+        }))
+    }
+
     /// The content id.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -36,7 +64,7 @@ impl Program {
         }
     }
 
-    /// The file that holds the program.
+    /// The file or folder that holds the program.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
@@ -72,6 +100,10 @@ pub struct Run {
     pub input: PathBuf,
     /// Empty directory that the program sees as `/output`. Absolute.
     pub output: PathBuf,
+    /// Directory that the program sees as `/checkpoint`: empty, or with what an earlier attempt
+    /// at the same replica on the same executor left there. It counts against the limits of the
+    /// output, and is otherwise nobody's business but the program's. Absolute.
+    pub checkpoint: PathBuf,
     /// What the program may use.
     pub limits: Limits,
     /// Whose work it is.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::validation::Validation;
 use crate::codec;
 use crate::envelope::{self, OpenError, Statement};
-use crate::execution::Limits;
+use crate::execution::{ExecutorKind, Limits};
 use crate::ids::ProjectId;
 use crate::layout::Layout;
 use crate::limits::{
@@ -49,12 +49,24 @@ pub struct JobSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Program {
-    /// A dataset of one file: a docker-save or OCI archive, or a static binary.
+    /// The image's parts, or, as before, a dataset of one file: a docker-save or OCI archive, or
+    /// a static binary.
     pub image: Option<Cid>,
     /// A dataset of one file: a WASI module.
     pub module: Option<Cid>,
     /// Arguments; `{name}` stands for a sweep parameter.
     pub args: Vec<String>,
+}
+
+impl Program {
+    /// The dataset that this executor runs, if there is one.
+    #[must_use]
+    pub const fn of(&self, executor: ExecutorKind) -> Option<Cid> {
+        match executor {
+            ExecutorKind::Docker => self.image,
+            ExecutorKind::Wasm => self.module,
+        }
+    }
 }
 
 /// How a job is split into work units.

@@ -288,8 +288,8 @@ impl Comparison {
     fn check(&self) -> Result<(), SpecError> {
         match self {
             Self::Identical => Ok(()),
-            Self::Numeric(tolerance) if !tolerance.relative.to_f64().is_finite() => {
-                Err(SpecError::Validation { reason: "relative_tolerance is too large" })
+            Self::Numeric(tolerance) if tolerance.relative.to_f64() >= 1.0 => {
+                Err(SpecError::Validation { reason: "relative_tolerance must be below 1" })
             }
             Self::Numeric(tolerance) if !tolerance.absolute.to_f64().is_finite() => {
                 Err(SpecError::Validation { reason: "absolute_tolerance is too large" })

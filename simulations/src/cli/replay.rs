@@ -15,6 +15,7 @@ use crate::file::{self, FileError, sweep::shown};
 use crate::minimise;
 use crate::scenario::Scenario;
 use crate::study::{Model, Run};
+use crate::timeline::Timeline;
 
 /// Which world.
 #[derive(Debug, Args)]
@@ -46,6 +47,9 @@ pub(super) struct Replay {
     /// Do not tell the story.
     #[arg(long)]
     quiet: bool,
+    /// Write a timeline of hosts and replicas, which ui.perfetto.dev opens.
+    #[arg(long, value_name = "FILE")]
+    perfetto: Option<PathBuf>,
 }
 
 /// Run each world twice, alone and beside others, and compare the traces.
@@ -130,10 +134,22 @@ impl World {
 impl Replay {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let model = self.world.model(&[], self.world.seed)?;
-        let run = if self.quiet {
-            model.run(self.world.seed)
-        } else {
-            model.told(self.world.seed, &mut |line| eprintln!("{line}"))
+        let run = match &self.perfetto {
+            None if self.quiet => model.run(self.world.seed),
+            None => model.told(self.world.seed, &mut |line| eprintln!("{line}")),
+            Some(path) => {
+                let mut timeline = Timeline::default();
+                let run = model.told(self.world.seed, &mut |line| {
+                    timeline.line(line);
+                    if !self.quiet {
+                        eprintln!("{line}");
+                    }
+                });
+                let text = timeline.finish().to_string();
+                let written = std::fs::write(path, text);
+                written.map_err(|source| Failure::Keep { path: path.clone(), source })?;
+                run
+            }
         };
         for problem in &run.problems {
             println!("{}", problem.text);

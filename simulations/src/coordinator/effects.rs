@@ -83,10 +83,15 @@ impl Coordinator {
         let Some(process) = &mut self.process else { return };
         let holders = holders.iter().map(names::host);
         if let Some(pulling) = process.pulling.get_mut(&unit) {
+            let before = pulling.holders.len();
             pulling.holders.extend(holders);
+            if pulling.holders.len() > before {
+                pulling.drought = Duration::ZERO;
+            }
             return;
         }
-        process.pulling.insert(unit, Pulling { output, holders: holders.collect() });
+        let (holders, drought) = (holders.collect(), Duration::ZERO);
+        process.pulling.insert(unit, Pulling { output, holders, drought });
         let time = self.work.duration(&cx.scenario.coordinator.pull);
         cx.after(time, Event::Pull { life: self.life, unit });
     }
@@ -101,11 +106,13 @@ impl Coordinator {
     ) {
         /// Pause before an output that nobody gave is asked for again.
         const RETRY: Duration = Duration::from_secs(2);
+        /// A host that was not heard of for this long is away.
+        const AWAY_AFTER: Duration = Duration::from_secs(150);
         if life != self.life {
             return;
         }
         let Some(process) = &mut self.process else { return };
-        let Some(pulling) = process.pulling.get(&unit) else { return };
+        let Some(pulling) = process.pulling.get_mut(&unit) else { return };
         let output = pulling.output;
         let is_here = self.journal.vault.contains(&output)
             || pulling.holders.iter().any(|&host| serves(host, output) && cx.cut(host).is_none());
@@ -117,7 +124,18 @@ impl Coordinator {
             self.push(cx, Input::Pulled { unit });
         } else {
             cx.note(What::OutputMissing, [job.into(), index, short(output)]);
-            cx.after(RETRY, Event::Pull { life, unit });
+            let (now, cid) = (cx.now.timestamp(), cx.jobs.job(job).cid);
+            if process.core.is_replaceable(now, cid, index, AWAY_AFTER) {
+                pulling.drought += RETRY;
+            }
+            if pulling.drought >= cx.scenario.coordinator.outputs_lost_after {
+                // Whoever computes it again is to be asked anew.
+                process.pulling.remove(&unit);
+                cx.note(What::OutputLost, [job.into(), index, short(output)]);
+                self.push(cx, Input::Lost { unit });
+            } else {
+                cx.after(RETRY, Event::Pull { life, unit });
+            }
         }
     }
 }

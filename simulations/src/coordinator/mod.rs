@@ -210,6 +210,9 @@ impl Coordinator {
             cx.note(What::Accepted, [job.into(), index, short(receipt.output)]);
         }
         cx.books.durable(&cx.jobs, &self.journal.vault, &records, receipts);
+        if let Some(recorded) = &mut cx.recorded {
+            recorded.extend_from_slice(&records);
+        }
         self.journal.append(records);
     }
 }
@@ -263,6 +266,11 @@ impl Coordinator {
             let is_over = |state| state != JobState::Running;
             self.acknowledged.contains(&number) && core.job_state(job.cid).is_some_and(is_over)
         })
+    }
+
+    /// Whether an output was pulled.
+    pub(crate) fn has(&self, output: &Cid) -> bool {
+        self.journal.vault.contains(output)
     }
 
     pub(crate) fn n_records(&self) -> u64 {

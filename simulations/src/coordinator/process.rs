@@ -8,6 +8,7 @@
 //! it names, which in production its signature and the connection prove.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use dockercomp_coordinator_core::{Action, Core, Event as Fact, Granted, Profile, Record};
 use dockercomp_protocol::receipt::Basis;
@@ -42,6 +43,7 @@ pub(super) enum Input {
     Cancelled { job: u32 },
     Undelivered { replicas: Vec<ReplicaId> },
     Pulled { unit: UnitId },
+    Lost { unit: UnitId },
 }
 
 /// What a batch makes visible, in order.
@@ -74,6 +76,8 @@ pub(super) enum Said {
 pub(super) struct Pulling {
     pub(super) output: Cid,
     pub(super) holders: BTreeSet<u32>,
+    /// How long none of them has given it, while another host could have computed it.
+    pub(super) drought: Duration,
 }
 
 /// The process, while it runs.
@@ -130,6 +134,10 @@ impl Process {
             Input::Pulled { unit } => {
                 let (job, index) = (cx.jobs.job(unit.job).cid, unit.index);
                 self.tell(cx, Fact::OutputStored { job, index }, step);
+            }
+            Input::Lost { unit } => {
+                let (job, index) = (cx.jobs.job(unit.job).cid, unit.index);
+                self.tell(cx, Fact::OutputLost { job, index }, step);
             }
         }
     }

@@ -1,6 +1,8 @@
 //! What must be true after a crash and at the end: checked against the journal, by cores that
 //! are made from it for the purpose.
 
+use std::time::Duration;
+
 use dockercomp_coordinator_core::{Action, Core, Event as Fact};
 use dockercomp_protocol::codec;
 use dockercomp_protocol::wire::work::Verdict;
@@ -26,7 +28,8 @@ impl Coordinator {
         }
         let mut lost = Vec::new();
         for (replica, host, unit, product) in cx.books.promises() {
-            let result = statement(&cx.jobs, replica, unit, names::name(host), product);
+            let name = names::name(host);
+            let result = statement(&cx.jobs, replica, unit, name, product, Duration::ZERO);
             let sealed = codec::encode(&result);
             probe.handle(
                 cx.now.timestamp(),

@@ -300,6 +300,8 @@ fn coordinator(
     }
     plan.heartbeat = written.heartbeat.map_or(plan.heartbeat, |time| time.0);
     plan.retry = written.retry.map_or(plan.retry, |time| time.0);
+    let lost_after = &mut plan.outputs_lost_after;
+    *lost_after = written.outputs_lost_after.map_or(*lost_after, |time| time.0);
     plan.core.resume_grace = written.resume_grace.map_or(plan.core.resume_grace, |time| time.0);
     if let Some(leases) = written.leases_per_node_max {
         plan.core.leases_per_node_max = leases;

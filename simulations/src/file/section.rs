@@ -189,6 +189,7 @@ pub(crate) struct Coordinator {
     pub(crate) pull: Option<Written>,
     pub(crate) heartbeat: Option<Time>,
     pub(crate) retry: Option<Time>,
+    pub(crate) outputs_lost_after: Option<Time>,
     pub(crate) resume_grace: Option<Time>,
     pub(crate) leases_per_node_max: Option<u32>,
     pub(crate) expiries_per_step_max: Option<usize>,

@@ -154,6 +154,7 @@ fn coordinator(plan: &CoordinatorPlan) -> Value {
     put(&mut table, "pull", spread(&plan.pull, Dimension::Time));
     put(&mut table, "heartbeat", time(plan.heartbeat));
     put(&mut table, "retry", time(plan.retry));
+    put(&mut table, "outputs_lost_after", time(plan.outputs_lost_after));
     put(&mut table, "resume_grace", time(plan.core.resume_grace));
     put(&mut table, "leases_per_node_max", i64::from(plan.core.leases_per_node_max));
     put(&mut table, "expiries_per_step_max", size(plan.core.expiries_per_step_max));

@@ -82,6 +82,8 @@ struct Process {
 struct Task {
     /// Tells it from earlier ones of the same replica.
     number: u64,
+    /// What of its time is the program's.
+    ran: Duration,
 }
 
 impl Host {
@@ -174,6 +176,8 @@ impl Host {
             replica,
             need: cx.jobs.job(row.unit.job).need(),
             expires_at: row.expires_at,
+            // The model's programs leave no checkpoints.
+            begun: false,
         });
         let restored = Restored {
             leases: leases.collect(),
@@ -256,7 +260,7 @@ impl Host {
         if self.process.as_mut().is_some_and(|process| process.prepared.insert(job)) {
             time += self.machine.duration(&self.prepare);
         }
-        self.occupy(cx, replica, time, TaskEnd::Fetched);
+        self.occupy(cx, replica, (time, Duration::ZERO), TaskEnd::Fetched);
         None
     }
 
@@ -274,8 +278,8 @@ impl Host {
         let sight = cx.books.sight(self.number, row.unit);
         let time = if self.behaviour.works(&sight) { full * 100 / self.speed } else { NOTHING };
         let end = if time > limit { TaskEnd::RanOut } else { TaskEnd::Ran };
-        let staging = self.machine.duration(&self.staging);
-        self.occupy(cx, replica, time.min(limit) + staging, end);
+        let (ran, staging) = (time.min(limit), self.machine.duration(&self.staging));
+        self.occupy(cx, replica, (ran + staging, ran), end);
         None
     }
 
@@ -293,11 +297,18 @@ impl Host {
         None
     }
 
-    fn occupy(&mut self, cx: &mut Context, replica: ReplicaId, time: Duration, end: TaskEnd) {
+    /// Begins a task that takes some time, and its program a part of it.
+    fn occupy(
+        &mut self,
+        cx: &mut Context,
+        replica: ReplicaId,
+        (time, ran): (Duration, Duration),
+        end: TaskEnd,
+    ) {
         let Some(process) = &mut self.process else { return };
         let task = process.next_task;
         process.next_task += 1;
-        process.busy.insert(replica, Task { number: task });
+        process.busy.insert(replica, Task { number: task, ran });
         let (host, life) = (self.number, self.life);
         cx.after(time, Event::TaskEnds { host, life, replica, task, end });
     }
@@ -313,9 +324,10 @@ impl Host {
             return;
         }
         let Some(process) = &mut self.process else { return };
-        if process.busy.get(&replica).is_none_or(|busy| busy.number != task) {
+        let Some(&Task { ran, .. }) = process.busy.get(&replica).filter(|busy| busy.number == task)
+        else {
             return;
-        }
+        };
         process.busy.remove(&replica);
         let fact = match end {
             TaskEnd::Fetched => {
@@ -327,29 +339,35 @@ impl Host {
                 self.desk.leases.remove(&replica);
                 Fact::Aborted { replica }
             }
-            TaskEnd::Ran => self.finish(cx, replica, None),
+            TaskEnd::Ran => self.finish(cx, replica, ran, None),
             TaskEnd::RanOut => {
                 let product = Product { exit: Exit::TimedOut, output: None };
-                self.finish(cx, replica, Some(product))
+                self.finish(cx, replica, ran, Some(product))
             }
         };
         self.tell(cx, fact);
         self.go_on(cx);
     }
 
-    fn finish(&mut self, cx: &mut Context, replica: ReplicaId, cut: Option<Product>) -> Fact {
+    fn finish(
+        &mut self,
+        cx: &mut Context,
+        replica: ReplicaId,
+        ran: Duration,
+        cut: Option<Product>,
+    ) -> Fact {
         let Some(row) = self.desk.leases.get(&replica).copied() else {
             return Fact::Aborted { replica };
         };
         let sight = cx.books.sight(self.number, row.unit);
-        let ran = || self.behaviour.run(cx.seed, row.unit, self.number, &mut self.work, sight);
-        let product = cut.unwrap_or_else(ran);
+        let whole = || self.behaviour.run(cx.seed, row.unit, self.number, &mut self.work, sight);
+        let product = cut.unwrap_or_else(whole);
         cx.note(
             What::Finished,
             [self.number.into(), replica.0, u64::from(product.exit.is_success())],
         );
         cx.books.computed(replica, product.clone());
-        self.desk.finished(replica, ResultRow { unit: row.unit, product });
+        self.desk.finished(replica, ResultRow { unit: row.unit, product, ran });
         Fact::Finished { replica }
     }
 }

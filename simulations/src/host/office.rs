@@ -52,7 +52,7 @@ impl Host {
                 let rows = reported.iter().map(|&id| (id, &self.desk.results[&id]));
                 let name = names::name(self.number);
                 let state = |(id, row): (ReplicaId, &ResultRow)| {
-                    statement(&cx.jobs, id, row.unit, name, &row.product)
+                    statement(&cx.jobs, id, row.unit, name, &row.product, row.ran)
                 };
                 Request::Report(rows.map(state).collect())
             }
@@ -74,7 +74,7 @@ impl Host {
             let row = &self.desk.results[id];
             for (replica, victim) in cx.books.siblings(*id) {
                 let name = names::name(victim);
-                stolen.push(statement(&cx.jobs, replica, row.unit, name, &row.product));
+                stolen.push(statement(&cx.jobs, replica, row.unit, name, &row.product, row.ran));
             }
         }
         if !stolen.is_empty() {
@@ -123,7 +123,7 @@ impl Host {
             let expires_at = now + Duration::from_millis(millis(lease.expires_in));
             let need = cx.jobs.job(lease.unit.job).need();
             self.desk.leases.insert(lease.replica, LeaseRow { unit: lease.unit, expires_at });
-            held.push(Held { replica: lease.replica, need, expires_at });
+            held.push(Held { replica: lease.replica, need, expires_at, begun: false });
         }
         let retry = cx.scenario.coordinator.retry;
         self.tell(cx, Fact::Assigned { leases: held, retry });

@@ -142,10 +142,11 @@ impl<'a> Network<'a> {
         let args = strings(&["bootstrap", "start", "--ip", &address]);
         let process = self.spawn(None, "bootstrap", args)?;
         let bootstrap: BootstrapReady = self.bootstrap.insert(process).ready().await?;
-        let grace = self.scenario.coordinator.core.resume_grace;
-        let grace = format!("{}ms", grace.as_millis());
+        let plan = &self.scenario.coordinator;
+        let ms = |time: Duration| format!("{}ms", time.as_millis());
+        let (grace, lost_after) = (ms(plan.core.resume_grace), ms(plan.outputs_lost_after));
         let mut args = strings(&["coordinator", "start", "--ip", &address, "--name", "lab"]);
-        args.extend(strings(&["--restart-grace", &grace]));
+        args.extend(strings(&["--restart-grace", &grace, "--outputs-lost-after", &lost_after]));
         for address in &bootstrap.addresses {
             args.extend(strings(&["--bootstrap", address]));
         }

@@ -10,7 +10,7 @@
 //! | `hosts.*.cuts` | a network namespace for each group, whose link goes down and up; needs root |
 //! | `jobs.*.units`, `submit`, `validation` | a job file |
 //! | `jobs.*.run` | how long a unit waits: for all alike, or drawn for each unit (`run_per = "unit"`) |
-//! | `coordinator.resume_grace` | `--restart-grace` |
+//! | `coordinator.resume_grace`, `outputs_lost_after` | `--restart-grace`, `--outputs-lost-after` |
 //! | `coordinator.heartbeat`, `retry` | must say what a real coordinator says |
 //!
 //! Time is real: a second of the scenario is a second here, since the rhythms of a real
@@ -280,6 +280,7 @@ fn check_coordinator(written: Option<&Coordinator>, scenario: &Scenario) -> Resu
         pull: _,
         heartbeat: _,
         retry: _,
+        outputs_lost_after: _,
         resume_grace: _,
         leases_per_node_max: _,
         expiries_per_step_max: _,

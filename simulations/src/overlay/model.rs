@@ -71,6 +71,7 @@ impl Model for kademlia::Scenario {
         let routing = &self.routing;
         vec![
             line("servers", format!("{} reachable, {} hidden", self.reachable, self.hidden)),
+            line("colocated", format!("{:?}", self.colocated)),
             line("rules", format!("{:?}, k {}, alpha {}", routing.rules, routing.k, routing.alpha)),
             line("refresh", format!("each {:?}, grace {:?}", routing.refresh, routing.grace)),
             line("sessions", format!("{:?}", self.churn)),
@@ -113,11 +114,13 @@ mod tests {
     /// A file says what `run` measures: every metric that it names is there.
     #[test]
     fn what_the_gallery_expects_is_measured() {
-        let small = ["reachable=40", "hidden=5", "duration=\"10m\"", "lookups.count=5"];
+        let world = ["reachable=40", "hidden=5", "duration=\"10m\""];
+        let heads = ["colocated.nodes=4", "colocated.networks=2"];
+        let small = [&world[..], &heads, &["lookups.count=5"]].concat();
         for (name, settings) in [
             ("t4-gossipsub.toml", &["traffic.messages=2"][..]),
             ("t5-lean-gossip.toml", &["traffic.messages=2", "nodes=100", "traffic.sources=9"]),
-            ("t8-kademlia-buckets.toml", &small[..3]),
+            ("t8-kademlia-buckets.toml", &small[..5]),
             ("t9-kademlia-hops.toml", &small),
         ] {
             let document = load(name, settings);

@@ -33,11 +33,18 @@ fn a_project_survives_the_loss_of_every_host() {
     assert_eq!((counters.accepted, counters.host_crashes), (40, 30));
 }
 
-/// A known limit of the core: an output that was accepted, but whose holders all left before
-/// it was pulled, is asked for until the end of days. Nobody computes it again.
+/// An output that was accepted, but whose holders all left before it was pulled, is computed
+/// again by those who come; if nobody noticed that it is lost, the job would never end.
 #[test]
-fn an_accepted_output_that_is_lost_stalls_its_job() {
-    let outcome = run(&deserted(DepartedOutputs::Lost), 1);
+fn an_accepted_output_that_is_lost_is_computed_again() {
+    let mut scenario = deserted(DepartedOutputs::Lost);
+    let counters = super::run_held(&scenario, 1).counters;
+    let kept = super::run_held(&deserted(DepartedOutputs::Reachable), 1).counters;
+    assert_eq!((counters.accepted, kept.accepted), (40, 40));
+    assert!(counters.replicas > kept.replicas, "{counters:?} {kept:?}");
+
+    scenario.coordinator.outputs_lost_after = Duration::MAX;
+    let outcome = run(&scenario, 1);
     assert_eq!(outcome.judgement(), Judgement::LivenessViolated, "{outcome:#?}");
     let is_it = |violation: &Violation| matches!(violation, Violation::Stalled { done: 40, stored, .. } if *stored < 40);
     assert!(outcome.violations.iter().all(is_it), "{:#?}", outcome.violations);
@@ -70,6 +77,18 @@ fn a_job_whose_honest_nodes_were_barred_may_stay_open() {
     let counters = super::run_held(&Scenario::fuzz(5591), 5591).counters;
     assert!(counters.wrong_accepted > 0, "{counters:?}");
     assert!(counters.accepted + counters.failed < counters.units, "{counters:?}");
+}
+
+/// A known limit: a wrong output that was accepted, and given up as lost, is waited for until the
+/// end of days, since no honest host computes it again and what was accepted is not taken back.
+/// Nothing else is lacking when a job stays open so.
+#[test]
+fn a_lie_that_was_accepted_and_lost_keeps_its_job_open() {
+    let scenario = Scenario::fuzz(3953);
+    assert_eq!(scenario.departed_outputs, DepartedOutputs::Lost);
+    let counters = super::run_held(&scenario, 3953).counters;
+    assert_eq!((counters.accepted, counters.units), (19, 19));
+    assert!(counters.wrong_accepted > 0 && counters.virtual_seconds > 7000.0, "{counters:?}");
 }
 
 /// One colluder less than must agree gets nothing accepted, whatever the quorum.

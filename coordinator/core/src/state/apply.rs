@@ -294,6 +294,13 @@ impl State {
     /// Puts a deadline off.
     fn extend(&mut self, id: ReplicaId, later: Timestamp) -> Result<Effects, ApplyError> {
         let wrong = ApplyError::WrongReplica { replica: id };
+        if let Some(check) = self.checks.get_mut(&id) {
+            self.deadlines.remove(&(check.deadline, id));
+            self.deadlines.insert((later, id));
+            check.deadline = later;
+            check.extensions = check.extensions.saturating_add(1);
+            return Ok(Effects::default());
+        }
         let key = *self.replicas.get(&id).ok_or_else(|| wrong.clone())?;
         let unit = self.unit_mut(key);
         let replica = unit.replicas.iter_mut().find(|replica| replica.id == id);

@@ -7,7 +7,7 @@ use dockercomp_protocol::job::{
     Adaptive, Audited, Comparison, Credibility, Policy, Share, Tolerance,
 };
 use dockercomp_protocol::wire::work::{Capacity, Verdict};
-use dockercomp_protocol::{NodeId, receipt::Basis};
+use dockercomp_protocol::{Cid, NodeId, receipt::Basis};
 
 use super::env::{TestEnv, cid, node, request, result, spec};
 use crate::{Action, Event, Hindrance, NoWork, Profile, ReplicaFate, ReplicaView};
@@ -246,12 +246,10 @@ fn who_computes_a_lost_output_again_need_not_be_trusted() {
     assert_eq!(lease.index, 1);
 }
 
-/// An accepted unit whose output can be lost may have to be computed again: who had it as a
-/// spot-check could not have it then, and who computed it again is not checked with it.
-#[test]
-fn a_spot_check_is_of_a_unit_that_the_node_never_has_otherwise() {
+/// A job in which every lease that can be a spot-check is one, and whose first unit was accepted
+/// of a node.
+fn with_one_accepted(node: NodeId) -> (TestEnv, Cid) {
     let mut env = TestEnv::new();
-    let [ada, bob] = ["ada", "bob"].map(node);
     let job = env.job("job", 4, |spec| {
         (spec.validation.min_quorum, spec.validation.target_nresults) = (1, 1);
         spec.validation.policy = Policy::Credibility(Credibility {
@@ -260,9 +258,18 @@ fn a_spot_check_is_of_a_unit_that_the_node_never_has_otherwise() {
             spot_checks: Share::WHOLE,
         });
     });
-    let lease = env.lease(ada);
-    env.report(ada, &lease, "right");
-    env.expect_accepted(&lease, "right", &[ada]);
+    let lease = env.lease(node);
+    env.report(node, &lease, "right");
+    env.expect_accepted(&lease, "right", &[node]);
+    (env, job)
+}
+
+/// An accepted unit whose output can be lost may have to be computed again: who had it as a
+/// spot-check could not have it then, and who computed it again is not checked with it.
+#[test]
+fn a_spot_check_is_of_a_unit_that_the_node_never_has_otherwise() {
+    let [ada, bob] = ["ada", "bob"].map(node);
+    let (mut env, job) = with_one_accepted(ada);
     assert_eq!(env.lease(bob).index, 1);
     env.step(Event::OutputLost { job, index: 0 });
     let lease = env.lease(bob);
@@ -272,6 +279,27 @@ fn a_spot_check_is_of_a_unit_that_the_node_never_has_otherwise() {
     env.store(job, 0);
     assert_eq!(env.lease(bob).index, 2);
     assert_eq!(env.lease(node("joe")).index, 0, "the check is for others");
+}
+
+/// Who saves its progress gets more time, for a spot-check as for any other work.
+#[test]
+fn a_spot_check_is_put_off_like_other_work() {
+    let [ada, bob] = ["ada", "bob"].map(node);
+    let (mut env, job) = with_one_accepted(ada);
+    env.store(job, 0);
+    let check = env.lease(bob);
+    assert_eq!(check.index, 0);
+    let hour = Duration::from_secs(3600);
+    env.advance(hour * 9 / 10);
+    let running = vec![check.replica];
+    let checkpointed = running.clone();
+    env.step(Event::Heartbeat { node: bob, running, kept: vec![], checkpointed });
+    while env.take().is_some() {}
+    env.advance(hour / 2);
+    assert_eq!(env.report(bob, &check, "right"), Verdict::Stored);
+    let no_reply = |node| env.core.node(node).expect("it is known").replicas.no_reply;
+    assert_eq!(no_reply(bob), 0);
+    env.check_replay();
 }
 
 #[test]

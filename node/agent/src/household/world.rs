@@ -38,6 +38,8 @@ pub(super) struct Project {
 pub(super) struct Books {
     /// Seconds on the whole machine.
     pub(super) used: f64,
+    /// Seconds in which no more of its replicas fitted beside each other, others or not.
+    pub(super) full: f64,
     /// The longest time in which it had work and nothing of it ran.
     pub(super) starved: Duration,
     hungry_since: Option<Timestamp>,
@@ -138,6 +140,9 @@ impl World {
             let busy = crate::tasks::sum(books.busy.values().copied());
             books.used += seconds * part(&busy, &self.offer);
             all = crate::tasks::sum([all, busy].into_iter());
+            if !self.offer.minus(&busy).holds(&self.projects[project].need) {
+                books.full += seconds;
+            }
             if books.busy.is_empty() && works.contains(project) {
                 let since = *books.hungry_since.get_or_insert(self.now);
                 books.starved = books.starved.max(to.since(since));
@@ -204,7 +209,7 @@ impl World {
             let replica = ReplicaId(self.next);
             self.next += 1;
             let expires_at = self.now + Duration::from_secs(30 * 86_400);
-            leases.push(Lease { replica, need, expires_at });
+            leases.push(Lease { replica, need, expires_at, begun: false });
             free = free.minus(&need);
         }
         self.after(LATENCY, project, Event::Assigned { leases, retry: RETRY });

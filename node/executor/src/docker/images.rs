@@ -3,7 +3,7 @@
 //! # Shape
 //!
 //! ```text
-//! archive ─inspect─► id ─engine has it under our tag?─yes─► run by id
+//! program ─inspect─► id ─engine has it under our tag?─yes─► run by id
 //!                              │ no
 //!                              └─ copy, tag `dockercomp-<node>:<id>` ─load─► check id ─► run
 //! ```
@@ -11,6 +11,8 @@
 //! Several nodes may share one engine, and the volunteer's own images are in it too. Each node
 //! has a repository name of its own, and removes only tags in it; an image vanishes with its
 //! last tag, so what another node or the volunteer still names stays.
+//!
+//! The copy is written into the request as the engine reads it; no part of it is on disk.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -26,8 +28,8 @@ use futures::TryStreamExt;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::spawn_blocking;
 
-use super::archive::{self, ImageInfo};
-use super::pack::pack_static_binary;
+use super::archive::{CopyError, Image, ImageInfo};
+use super::pack::{BINARY_NAME, pack_static_binary};
 use super::{is_conflict, is_not_found};
 use crate::elf;
 use crate::error::{CleanupError, PrepareError};
@@ -38,11 +40,20 @@ pub(super) struct Images {
     docker: Docker,
     /// Repository name of this node's tags.
     repository: String,
-    /// Program id to image id. The engine is asked each time whether it still has the image.
-    known: Mutex<HashMap<String, String>>,
+    /// By program id. The engine is asked each time whether it still has the image.
+    known: Mutex<HashMap<String, Loaded>>,
     /// Held while an image is loaded: loads compete for one disk, and two of the same image
     /// would be wasted.
     loading: Mutex<()>,
+}
+
+/// An image that the engine has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Loaded {
+    /// As the engine names it.
+    image: String,
+    /// The tag that holds it there.
+    tag: String,
 }
 
 impl Images {
@@ -52,21 +63,38 @@ impl Images {
 
     /// Returns the id under which the engine runs the program, loading it if need be.
     pub(super) async fn prepare(&self, id: &str, path: &Path) -> Result<String, PrepareError> {
-        if let Some(image) = self.known.lock().await.get(id).cloned()
+        if let Some(Loaded { image, .. }) = self.known.lock().await.get(id).cloned()
             && self.has(id, &image).await?
         {
             return Ok(image);
         }
         let _loading = self.loading.lock().await;
         let known = self.known.lock().await.get(id).cloned();
-        if let Some(image) = known
+        if let Some(Loaded { image, .. }) = known
             && self.has(id, &image).await?
         {
             return Ok(image);
         }
-        let image = self.load(id, path).await?;
-        self.known.lock().await.insert(id.to_owned(), image.clone());
+        let loaded = self.load(id, path).await?;
+        let image = loaded.image.clone();
+        self.known.lock().await.insert(id.to_owned(), loaded);
         Ok(image)
+    }
+
+    /// Removes the image of a program, unless another program is the same one.
+    pub(super) async fn forget(&self, id: &str) {
+        let _loading = self.loading.lock().await;
+        let forgotten = {
+            let mut known = self.known.lock().await;
+            let forgotten = known.remove(id);
+            forgotten.filter(|loaded| !known.values().any(|other| other == loaded))
+        };
+        let Some(Loaded { tag, .. }) = forgotten else { return };
+        match self.docker.remove_image(&tag, None::<RemoveImageOptions>, None).await {
+            Ok(_) => {}
+            Err(error) if is_not_found(&error) => {}
+            Err(error) => tracing::warn!(image = %tag, %error, "image stays in the engine"),
+        }
     }
 
     /// Removes the tags of this node, and with them the images that nobody else names.
@@ -111,16 +139,17 @@ impl Images {
         }
     }
 
-    async fn load(&self, id: &str, path: &Path) -> Result<String, PrepareError> {
-        let (archive, info) = open(id, path).await?;
+    async fn load(&self, id: &str, path: &Path) -> Result<Loaded, PrepareError> {
+        let image = open(id, path).await?;
+        let info = image.info.clone();
         let tag = format!("{}:{}", self.repository, tag_of(&info.id));
         // Left by an earlier life of this node.
-        if let Some(image) = self.tagged(id, &tag, &info).await? {
-            return Ok(image);
+        if let Some(found) = self.tagged(id, &tag, &info).await? {
+            return Ok(Loaded { image: found, tag });
         }
 
         let expected = info.id.clone();
-        let (bytes, copying) = stream(archive, info.clone(), Some(tag.clone()));
+        let (bytes, copying) = stream(image, tag.clone());
         // A large image takes longer than an ordinary request may.
         let docker = self.docker.clone().with_timeout(LOAD_TIMEOUT);
         let options = ImportImageOptions { quiet: true, platform: None };
@@ -130,18 +159,24 @@ impl Images {
             .await;
         // The copy ends with the request; its own error is the better explanation.
         let copied = copying.await.map_err(|_| PrepareError::Interrupted { id: id.to_owned() })?;
-        if let Err(source) = copied
-            && source.kind() != io::ErrorKind::BrokenPipe
-        {
-            return Err(read_error(id, path, source));
+        match copied {
+            Err(CopyError::Image(source)) => {
+                return Err(PrepareError::Archive { id: id.to_owned(), source });
+            }
+            Err(CopyError::Io(source)) if source.kind() != io::ErrorKind::BrokenPipe => {
+                return Err(read_error(id, path, source));
+            }
+            Ok(()) | Err(CopyError::Io(_)) => {}
         }
         loaded.map_err(|source| load_error(id, source))?;
 
-        self.tagged(id, &tag, &info).await?.ok_or_else(|| PrepareError::OtherImage {
+        let found = self.tagged(id, &tag, &info).await?;
+        let image = found.ok_or_else(|| PrepareError::OtherImage {
             id: id.to_owned(),
             expected,
             actual: "nothing".to_owned(),
-        })
+        })?;
+        Ok(Loaded { image, tag })
     }
 
     /// The id of the image under our tag, if it is the one that the archive describes.
@@ -168,14 +203,18 @@ impl Images {
     }
 }
 
-/// Opens a program as an archive; a static binary becomes one in an unnamed temporary file.
-async fn open(id: &str, path: &Path) -> Result<(File, ImageInfo), PrepareError> {
+/// Opens a program as an image; a static binary becomes one in an unnamed temporary file.
+async fn open(id: &str, path: &Path) -> Result<Image, PrepareError> {
     let (id, path) = (id.to_owned(), path.to_owned());
     let interrupted = PrepareError::Interrupted { id: id.clone() };
     let opened = spawn_blocking(move || {
         let read = |source| PrepareError::Read { id: id.clone(), path: path.clone(), source };
-        let mut file = File::open(&path).map_err(read)?;
+        let refused = |source| PrepareError::Archive { id: id.clone(), source };
+        if path.is_dir() {
+            return Image::open(&path).map_err(refused);
+        }
         let mut start = [0; 4];
+        let mut file = File::open(&path).map_err(read)?;
         let length = file.read(&mut start).map_err(read)?;
         let mut file = if elf::has_magic(&start[..length]) {
             let packed = tempfile::tempfile().map_err(read)?;
@@ -189,29 +228,25 @@ async fn open(id: &str, path: &Path) -> Result<(File, ImageInfo), PrepareError> 
             file
         };
         file.rewind().map_err(read)?;
-        let info = archive::inspect(file.try_clone().map_err(read)?)
-            .map_err(|source| PrepareError::Archive { id: id.clone(), source })?;
-        Ok((file, info))
+        Image::of_archive(file).map_err(refused)
     });
     opened.await.map_err(|_| interrupted)?
 }
 
-type CopyTask = tokio::task::JoinHandle<io::Result<()>>;
+type CopyTask = tokio::task::JoinHandle<Result<(), CopyError>>;
 
 /// Turns the plain copy of an image into a stream, written by a thread as it is read.
 fn stream(
-    mut archive: File,
-    info: ImageInfo,
-    tag: Option<String>,
+    image: Image,
+    tag: String,
 ) -> (impl futures::Stream<Item = io::Result<Bytes>> + Send + 'static, CopyTask) {
     let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
     let copying = spawn_blocking(move || {
         let mut writer = BufWriter::with_capacity(CHUNK_BYTES, ChannelWriter(sender.clone()));
-        let copied = archive::copy_image(&mut archive, &info, tag.as_deref(), &mut writer)
-            .and_then(|()| writer.flush());
-        if let Err(error) = &copied {
+        let copied = image.copy(Some(&tag), &mut writer).and_then(|()| Ok(writer.flush()?));
+        if copied.is_err() {
             // The engine must not take the beginning of an image for an image.
-            let broken = io::Error::new(error.kind(), "the archive could not be read");
+            let broken = io::Error::other("the image could not be copied");
             drop(sender.blocking_send(Err(broken)));
         }
         copied
@@ -267,9 +302,6 @@ fn is_about_disk(message: &str) -> bool {
         .any(|words| message.contains(words))
 }
 
-/// Name of a bare binary inside its image. It is the same on every node, because the id of the
-/// image depends on it.
-const BINARY_NAME: &str = "program";
 /// Bytes handed to the engine at a time.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks read ahead.

@@ -1,9 +1,10 @@
 //! The Docker executor: images run as containers of the local engine, through bollard.
 //!
 //! - [`policy`]: the sandbox, one pure function from a run to a container's configuration;
-//! - [`archive`]: what an image archive holds, checked before an engine sees it;
+//! - [`archive`]: what an image holds, checked before an engine sees it; [`archive::parts`]: an
+//!   image as a folder of its parts, which is how it travels;
 //! - [`pack`]: an image from nothing but a static binary;
-//! - [`save`]: an image of the engine as an archive;
+//! - [`save`]: an image of the engine as parts;
 //! - `images`: images in the engine, loaded under tags of our own;
 //! - `run`: the life of one container; `usage`: what it used; `connect`: reaching the engine.
 //!
@@ -17,10 +18,11 @@
 //!
 //! - No engine that maps user ids (rootless, userns-remap): the container could not write the
 //!   output directory. Such an engine is refused with a remedy.
-//! - No check of container tags at a registry: images come as archives.
+//! - No check of container tags at a registry: images come as datasets.
 
 pub mod archive;
 mod connect;
+mod hashing;
 mod images;
 pub mod pack;
 pub mod policy;
@@ -140,6 +142,10 @@ impl Executor for DockerExecutor {
             });
             task.await.map_err(|_| RunError::Interrupted)?
         })
+    }
+
+    fn forget<'a>(&'a self, program: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(self.engine.images.forget(program))
     }
 
     fn cleanup(&self) -> BoxFuture<'_, Result<Removed, CleanupError>> {

@@ -10,9 +10,10 @@ use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
-use super::{archive, tarball};
+use super::archive::parts::Parts;
+use super::hashing::{Hashing, digest};
+use super::tarball;
 use crate::elf::{self, ElfError};
 
 /// Why a binary could not be packed.
@@ -68,6 +69,45 @@ pub fn pack_static_binary(
     name: &str,
     into: &mut impl Write,
 ) -> Result<String, PackError> {
+    let Binary { mut file, bytes, architecture } = open(binary, name)?;
+    // The hash of the layer stands before the layer, so the binary is read twice.
+    let diff_id = write_layer(&mut file, bytes, name, &mut io::sink())?;
+    let config = configuration(architecture, name, &diff_id);
+    let id = digest(&config);
+
+    let config_name = tarball::config_name(&id);
+    let manifest = tarball::manifest(&config_name, None, &[LAYER.to_owned()]);
+    let layer_bytes = LAYER_EXTRA_BYTES + bytes.next_multiple_of(512);
+    tarball::file(into, "manifest.json", &manifest).map_err(PackError::Write)?;
+    tarball::file(into, &config_name, &config).map_err(PackError::Write)?;
+    tarball::header(into, LAYER, layer_bytes, 0o644).map_err(PackError::Write)?;
+    if write_layer(&mut file, bytes, name, into)? != diff_id {
+        return Err(PackError::Changed);
+    }
+    tarball::end(into).map_err(PackError::Write)?;
+    Ok(id)
+}
+
+/// Writes the same image as a folder of parts.
+pub(super) fn split_static_binary(
+    binary: &Path,
+    name: &str,
+    parts: Parts,
+) -> Result<(), PackError> {
+    let Binary { mut file, bytes, architecture } = open(binary, name)?;
+    let diff_id = parts.blob(|into| write_layer(&mut file, bytes, name, into), PackError::Write)?;
+    let config = configuration(architecture, name, &diff_id);
+    parts.finish(&config, &[diff_id]).map_err(PackError::Write)
+}
+
+/// A static program that can be packed.
+struct Binary {
+    file: File,
+    bytes: u64,
+    architecture: &'static str,
+}
+
+fn open(binary: &Path, name: &str) -> Result<Binary, PackError> {
     if !is_program_name(name) {
         return Err(PackError::Name { name: name.to_owned() });
     }
@@ -77,36 +117,20 @@ pub fn pack_static_binary(
     if bytes > BINARY_BYTES_MAX {
         return Err(PackError::TooLarge);
     }
-
-    // The hash of the layer stands before the layer, so the binary is read twice.
-    let mut hash = Hashing::new(io::sink());
-    write_layer(&mut file, bytes, name, &mut hash)?;
-    let diff_id = hash.finish();
-    let config = configuration(architecture, name, &diff_id);
-    let id = archive::digest(&config);
-
-    let layer_bytes = LAYER_EXTRA_BYTES + bytes.next_multiple_of(512);
-    tarball::manifest(into, &id, None, &[LAYER.to_owned()]).map_err(PackError::Write)?;
-    tarball::file(into, &tarball::config_name(&id), &config).map_err(PackError::Write)?;
-    tarball::header(into, LAYER, layer_bytes, 0o644).map_err(PackError::Write)?;
-    let mut hash = Hashing::new(&mut *into);
-    write_layer(&mut file, bytes, name, &mut hash)?;
-    if hash.finish() != diff_id {
-        return Err(PackError::Changed);
-    }
-    tarball::end(into).map_err(PackError::Write)?;
-    Ok(id)
+    Ok(Binary { file, bytes, architecture })
 }
 
-/// Writes the layer: one executable file. Its size is a multiple of a block.
+/// Writes the layer, one executable file, and returns its digest. Its size is a multiple of a
+/// block.
 fn write_layer(
     file: &mut File,
     bytes: u64,
     name: &str,
     into: &mut impl Write,
-) -> Result<(), PackError> {
+) -> Result<String, PackError> {
+    let mut into = Hashing::new(into);
     file.rewind().map_err(PackError::Read)?;
-    tarball::header(into, name, bytes, 0o755).map_err(PackError::Write)?;
+    tarball::header(&mut into, name, bytes, 0o755).map_err(PackError::Write)?;
     let mut left = bytes;
     let mut buffer = vec![0; 64 << 10];
     while left > 0 {
@@ -118,8 +142,9 @@ fn write_layer(
         into.write_all(&buffer[..n]).map_err(PackError::Write)?;
         left -= n as u64;
     }
-    tarball::pad(into, bytes).map_err(PackError::Write)?;
-    tarball::end(into).map_err(PackError::Write)
+    tarball::pad(&mut into, bytes).map_err(PackError::Write)?;
+    tarball::end(&mut into).map_err(PackError::Write)?;
+    Ok(into.finish())
 }
 
 fn configuration(architecture: &str, name: &str, diff_id: &str) -> Vec<u8> {
@@ -173,34 +198,9 @@ fn is_program_name(name: &str) -> bool {
         && !RESERVED_NAMES.contains(&name)
 }
 
-/// Hashes what passes through it.
-struct Hashing<W> {
-    inner: W,
-    hash: Sha256,
-}
-
-impl<W: Write> Hashing<W> {
-    fn new(inner: W) -> Self {
-        Self { inner, hash: Sha256::new() }
-    }
-
-    fn finish(self) -> String {
-        format!("sha256:{}", hex::encode(self.hash.finalize()))
-    }
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.inner.write(bytes)?;
-        self.hash.update(&bytes[..n]);
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
+/// Name of a bare binary inside its image. It is the same everywhere, because the id of the
+/// image depends on it.
+pub(super) const BINARY_NAME: &str = "program";
 /// Longest name of a program.
 const NAME_BYTES_MAX: usize = 64;
 /// Largest program, so that a mistake does not fill a disk.

@@ -9,7 +9,7 @@
 //! | user | never root: the node's own, or `nobody` when the node is root |
 //! | capabilities, privileges | all dropped; none can be gained; the engine's seccomp profile |
 //! | root file system | read-only |
-//! | writable | `/output` (bind, watched), `/tmp` and `/dev/shm` (memory, sized, no programs) |
+//! | writable | `/output` and `/checkpoint` (bind, watched), `/tmp` and `/dev/shm` (memory, sized, no programs) |
 //! | memory | limit, no swap, killed inside when it is exceeded and before the host's own |
 //! | CPU, processes, open files, file size, core dumps | limited |
 //! | namespaces | own IPC, PID, cgroup, UTS; nothing shared with the host |
@@ -98,7 +98,11 @@ fn host_config(run: &Run, host: &Host) -> HostConfig {
         security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
         // File systems.
         readonly_rootfs: Some(true),
-        mounts: Some(vec![bind(&run.input, INPUT, true), bind(&run.output, OUTPUT, false)]),
+        mounts: Some(vec![
+            bind(&run.input, INPUT, true),
+            bind(&run.output, OUTPUT, false),
+            bind(&run.checkpoint, CHECKPOINT, false),
+        ]),
         tmpfs: Some(HashMap::from([(
             TMP.to_owned(),
             format!("rw,noexec,nosuid,nodev,mode=1777,size={}", limits.tmp_bytes),
@@ -149,7 +153,7 @@ fn ulimit(name: &str, value: i64) -> ResourcesUlimits {
     ResourcesUlimits { name: Some(name.to_owned()), soft: Some(value), hard: Some(value) }
 }
 
-/// The limit on one file holds in /output and in /tmp alike. It lies above the size of /tmp, so
+/// The limit on one file holds in /output, /checkpoint and /tmp alike. It lies above the size of /tmp, so
 /// that a program that fills /tmp learns that it is full and is not killed for its output.
 fn file_bytes_max(limits: &Limits) -> u64 {
     limits.output_bytes.max(limits.tmp_bytes.saturating_add(TMP_MARGIN_BYTES))
@@ -166,6 +170,7 @@ fn signed(bytes: u64) -> i64 {
 
 const INPUT: &str = "/input";
 const OUTPUT: &str = "/output";
+const CHECKPOINT: &str = "/checkpoint";
 const TMP: &str = "/tmp";
 /// The same on every node, so that programs cannot differ by it.
 const HOSTNAME: &str = "replica";
@@ -198,6 +203,7 @@ mod tests {
             env: BTreeMap::from([("B".into(), "2".into()), ("A".into(), "1=1".into())]),
             input: "/data/in:put".into(),
             output: "/data/output".into(),
+            checkpoint: "/data/checkpoint".into(),
             limits: Limits {
                 cpu_millis: 1500,
                 memory_bytes: 64 << 20,
@@ -253,7 +259,8 @@ mod tests {
                 "Mounts",
                 json!([
                     bind("/data/in:put", "/input", true),
-                    bind("/data/output", "/output", false)
+                    bind("/data/output", "/output", false),
+                    bind("/data/checkpoint", "/checkpoint", false)
                 ]),
             ),
             ("Tmpfs", json!({"/tmp": "rw,noexec,nosuid,nodev,mode=1777,size=3145728"})),

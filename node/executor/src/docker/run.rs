@@ -29,7 +29,7 @@ use super::policy::{self, Host};
 use super::usage::{Meter, Reading};
 use super::{Engine, is_conflict, is_not_found, not_started, status};
 use crate::error::RunError;
-use crate::output::{self, Violation};
+use crate::output::{self, Violation, Written};
 use crate::tail::Tail;
 use crate::work::{Finished, Run};
 
@@ -52,8 +52,8 @@ pub(super) async fn run(
         tracing::warn!(container = %id, %error, "container could not be removed");
     }
     let mut finished = result?;
-    // Only now nobody writes to the output any more.
-    let sealed = output::seal(run.output.clone(), run.limits.clone()).await;
+    // Only now nobody writes to the directories any more.
+    let sealed = output::seal(Written::by(run), run.limits.clone()).await;
     if let Err(violation) = sealed.map_err(|source| directory_error(&run.output, source))?
         && finished.exit.is_success()
     {
@@ -106,7 +106,7 @@ async fn supervise(
         let mut exited = std::pin::pin!(exited(engine, id));
         let mut cancelled = std::pin::pin!(cancelled);
         let mut metering = std::pin::pin!(meter.run(docker, id));
-        let mut watching = std::pin::pin!(output::watch(run.output.clone(), run.limits.clone()));
+        let mut watching = std::pin::pin!(output::watch(Written::by(run), run.limits.clone()));
         let mut timeout = std::pin::pin!(tokio::time::sleep(run.limits.wall_time()));
         loop {
             tokio::select! {
@@ -158,9 +158,9 @@ async fn supervise(
     Ok(Finished { exit, usage, log_tail: tail.render() })
 }
 
-/// Lets the container's user write the output directory.
+/// Lets the container's user write the output directory and the checkpoint.
 fn open_directories(run: &Run, host: &Host) -> Result<(), RunError> {
-    for path in [&run.input, &run.output] {
+    for path in [&run.input, &run.output, &run.checkpoint] {
         let is_usable = path.is_absolute() && path.to_str().is_some();
         if !is_usable {
             return Err(directory_error(path, std::io::ErrorKind::InvalidInput.into()));
@@ -170,8 +170,10 @@ fn open_directories(run: &Run, host: &Host) -> Result<(), RunError> {
         }
     }
     if host.uid == policy::NOBODY {
-        std::os::unix::fs::chown(&run.output, Some(host.uid), Some(host.gid))
-            .map_err(|source| directory_error(&run.output, source))?;
+        for path in [&run.output, &run.checkpoint] {
+            std::os::unix::fs::chown(path, Some(host.uid), Some(host.gid))
+                .map_err(|source| directory_error(path, source))?;
+        }
     }
     Ok(())
 }
@@ -331,6 +333,7 @@ mod tests {
             env: BTreeMap::new(),
             input: "/i".into(),
             output: "/o".into(),
+            checkpoint: "/c".into(),
             limits: Limits {
                 cpu_millis: 1000,
                 memory_bytes: 1_000_000,

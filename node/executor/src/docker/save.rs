@@ -1,8 +1,7 @@
-//! An image of the local engine as an archive: how a project owner takes an image that was built
-//! with Docker into the network.
+//! An image of the local engine as a folder of parts: how a project owner takes an image that
+//! was built with Docker into the network.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
 
 use bollard::errors::Error as EngineError;
@@ -10,7 +9,7 @@ use futures::StreamExt;
 use tokio::io::AsyncWriteExt;
 use tokio::task::spawn_blocking;
 
-use super::archive::{self, ArchiveError, ImageInfo, inspect_archive};
+use super::archive::{ArchiveError, CopyError, Image, ImageInfo};
 use super::connect::{ConnectError, connect};
 use super::images::LOAD_TIMEOUT;
 use super::is_not_found;
@@ -46,21 +45,23 @@ pub enum SaveError {
         #[source]
         source: ArchiveError,
     },
-    /// The archive could not be written.
-    #[error("archive {path} could not be written")]
+    /// The parts could not be written.
+    #[error("the parts of the image could not be written to {}", folder.display())]
     Write {
-        /// The archive.
-        path: PathBuf,
+        /// The folder.
+        folder: PathBuf,
         /// The operating system's words.
         #[source]
         source: io::Error,
     },
 }
 
-/// Exports an image of the local engine into an archive, the same bytes for the same image.
+/// Exports an image of the local engine into a folder of parts, the same bytes for the same
+/// image.
 ///
-/// `host` is the engine's address; without one, `DOCKER_HOST` or the default socket. The archive
-/// carries no tags, and it is checked to be one that nodes accept.
+/// `host` is the engine's address; without one, `DOCKER_HOST` or the default socket. The parts
+/// carry no tags, and they are checked to be an image that nodes accept. What the engine writes
+/// lies in `into` too meanwhile, without a name.
 ///
 /// # Errors
 ///
@@ -79,12 +80,12 @@ pub async fn save_image(
         }
         Err(error) => return Err(engine(error)),
     };
-    let write = |source| SaveError::Write { path: into.to_owned(), source };
+    let write = |source| SaveError::Write { folder: into.to_owned(), source };
 
-    // The engine's archive has dates and tags in it; only its plain copy is kept.
-    let directory = into.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let saved = tempfile::NamedTempFile::new_in(directory).map_err(write)?;
-    let mut file = tokio::fs::File::from_std(saved.reopen().map_err(write)?);
+    std::fs::create_dir_all(into).map_err(write)?;
+    // The engine's archive has dates and tags in it; only its parts are kept.
+    let mut saved = tempfile::tempfile_in(into).map_err(write)?;
+    let mut file = tokio::fs::File::from_std(saved.try_clone().map_err(write)?);
     let mut chunks = std::pin::pin!(docker.export_image(&image));
     while let Some(chunk) = chunks.next().await {
         file.write_all(&chunk.map_err(engine)?).await.map_err(write)?;
@@ -93,32 +94,15 @@ pub async fn save_image(
     drop(file);
 
     let target = into.to_owned();
-    let copied = spawn_blocking(move || {
-        let info = inspect_archive(saved.path()).map_err(CopyError::Archive)?;
-        let plain = tempfile::NamedTempFile::new_in(saved.path().parent().unwrap_or(&target))?;
-        let mut writer = BufWriter::new(plain.as_file());
-        archive::copy_image(&mut File::open(saved.path())?, &info, None, &mut writer)?;
-        writer.flush()?;
-        drop(writer);
-        plain.persist(&target).map_err(|error| error.error)?;
-        Ok(info)
+    let split = spawn_blocking(move || {
+        saved.rewind()?;
+        Image::of_archive(saved).map_err(CopyError::Image)?.split(&target)
     });
-    match copied.await.map_err(|error| write(io::Error::other(error)))? {
+    match split.await.map_err(|error| write(io::Error::other(error)))? {
         Ok(info) => Ok(info),
         Err(CopyError::Io(source)) => Err(write(source)),
-        Err(CopyError::Archive(source)) => {
+        Err(CopyError::Image(source)) => {
             Err(SaveError::Unusable { reference: reference.to_owned(), source })
         }
-    }
-}
-
-enum CopyError {
-    Archive(ArchiveError),
-    Io(io::Error),
-}
-
-impl From<io::Error> for CopyError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
     }
 }

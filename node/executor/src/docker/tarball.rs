@@ -40,23 +40,17 @@ pub(super) fn end(into: &mut impl Write) -> io::Result<()> {
     into.write_all(&BLOCK)
 }
 
-/// Writes docker-save's `manifest.json` for one image.
-pub(super) fn manifest(
-    into: &mut impl Write,
-    image_id: &str,
-    tag: Option<&str>,
-    layers: &[String],
-) -> io::Result<()> {
+/// Docker-save's `manifest.json` for one image.
+pub(super) fn manifest(config: &str, tag: Option<&str>, layers: &[String]) -> Vec<u8> {
     #[derive(Serialize)]
     #[serde(rename_all = "PascalCase")]
     struct SavedImage<'a> {
-        config: String,
+        config: &'a str,
         repo_tags: Option<[&'a str; 1]>,
         layers: &'a [String],
     }
-    let image =
-        SavedImage { config: config_name(image_id), repo_tags: tag.map(|tag| [tag]), layers };
-    file(into, "manifest.json", &serde_json::to_vec(&[image])?)
+    let image = SavedImage { config, repo_tags: tag.map(|tag| [tag]), layers };
+    serde_json::to_vec(&[image]).expect("strings always serialise")
 }
 
 /// The name of the configuration file of an image.

@@ -110,6 +110,11 @@ impl Executor for WasmExecutor {
         })
     }
 
+    /// The cache of modules is small, and forgets the oldest by itself.
+    fn forget<'a>(&'a self, _: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     fn cleanup(&self) -> BoxFuture<'_, Result<Removed, CleanupError>> {
         Box::pin(async move {
             let stop = {

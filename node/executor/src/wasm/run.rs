@@ -24,7 +24,7 @@ use wasmtime_wasi::I32Exit;
 use super::modules::Prepared;
 use super::sandbox::Sandbox;
 use crate::error::RunError;
-use crate::output::{self, Violation};
+use crate::output::{self, Violation, Written};
 use crate::tail::Tail;
 use crate::work::{Finished, Run};
 
@@ -48,7 +48,7 @@ pub(super) async fn run(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (end, executed) = {
         let mut cancelled = std::pin::pin!(cancelled);
-        let mut watching = std::pin::pin!(output::watch(run.output.clone(), run.limits.clone()));
+        let mut watching = std::pin::pin!(output::watch(Written::by(&run), run.limits.clone()));
         let mut timeout = std::pin::pin!(tokio::time::sleep(run.limits.wall_time()));
         let end = loop {
             tokio::select! {
@@ -78,7 +78,7 @@ pub(super) async fn run(
         None => executed.judge(&tail),
     };
 
-    let sealed = output::seal(run.output.clone(), run.limits.clone()).await;
+    let sealed = output::seal(Written::by(&run), run.limits.clone()).await;
     let sealed =
         sealed.map_err(|source| RunError::Directory { path: run.output.clone(), source })?;
     if let Err(violation) = sealed

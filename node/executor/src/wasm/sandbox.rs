@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `/input` | read-only |
 //! | `/output`, also as `.` | the run's output directory |
+//! | `/checkpoint` | the run's checkpoint |
 //! | arguments, environment | the run's own; the program is called `program` |
 //! | standard input | empty |
 //! | wall clock | stands still at the year 2000 |
@@ -50,6 +51,7 @@ impl Sandbox {
             (&run.output, "/output", FsPerms::ReadWrite),
             // Relative paths lead to the output, as in a container.
             (&run.output, ".", FsPerms::ReadWrite),
+            (&run.checkpoint, "/checkpoint", FsPerms::ReadWrite),
         ] {
             builder.preopened_dir(path, name, perms).map_err(|error| {
                 let source = match error.downcast::<std::io::Error>() {

@@ -4,12 +4,11 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::common::tiny_elf;
+use crate::common::{sha256, tiny_elf};
 use dockercomp_executor::{
     ArchiveError, ElfError, ImageInfo, PackError, inspect_archive, pack_static_binary,
 };
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
 
@@ -56,10 +55,6 @@ impl Archive {
         self.builder.into_inner().expect("end").sync_all().expect("sync");
         inspect_archive(&self.directory.path().join("a.tar"))
     }
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
 }
 
 fn config() -> Value {

@@ -3,12 +3,14 @@
 //! Every test is a node of its own, so they run in parallel on one engine and check that they
 //! leave nothing there. Without an engine or without busybox they say so and pass.
 
+mod parts;
+
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::common::{Directories, eventually, tiny_elf};
+use crate::common::{Directories, eventually, files_in, tiny_elf};
 use bollard::Docker;
 use bollard::models::{ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum};
 use bollard::query_parameters::{
@@ -18,7 +20,7 @@ use bollard::query_parameters::{
 use dockercomp_executor::docker::DockerExecutor;
 use dockercomp_executor::{
     Executor, Finished, Options, Program, Removed, RunError, inspect_archive, pack_static_binary,
-    save_image,
+    save_image, split_image,
 };
 use dockercomp_protocol::execution::Exit;
 use dockercomp_protocol::limits::LOG_TAIL_BYTES_MAX;
@@ -201,7 +203,7 @@ async fn there_is_no_network() {
 }
 
 #[tokio::test]
-async fn only_output_and_tmp_can_be_written() {
+async fn only_output_checkpoint_and_tmp_can_be_written() {
     let Some(node) = Node::start("readonly").await else { return };
     node.directories.write_input("text", "mine");
     let finished = node
@@ -213,11 +215,12 @@ async fn only_output_and_tmp_can_be_written() {
              echo x > /tmp/file && cp /busybox /tmp/program && /tmp/program true && echo ran >> written
              rm -f /input/text 2>/dev/null; chown 0:0 . 2>/dev/null && echo chown >> written
              mount -t tmpfs none /tmp 2>/dev/null && echo mount >> written
-             echo done > end",
+             echo done > /checkpoint/end && echo done > end",
         )
         .await;
     assert_eq!(finished.exit, Exit::Code { code: 0 }, "{}", finished.log_tail);
     assert_eq!(node.directories.output("end"), "done\n");
+    assert_eq!(node.directories.checkpoint("end"), "done\n");
     assert!(!node.directories.root().join("output/written").exists(), "{}", {
         node.directories.output("written")
     });
@@ -310,6 +313,120 @@ async fn output_that_is_no_plain_file_is_refused() {
     node.leave().await;
 }
 
+/// The first attempt is killed, the second goes on from what it saved.
+#[tokio::test]
+async fn a_checkpoint_is_there_again() {
+    let Some(node) = Node::start("checkpoint").await else { return };
+    let script = "cp /checkpoint/step from || echo 0 > from
+        echo 7 > /checkpoint/new && mv /checkpoint/new /checkpoint/step
+        [ $(cat from) = 7 ] || sleep 1000";
+    let cancel = CancellationToken::new();
+    let run = node.directories.run(&node.program, &["sh", "-c", script]);
+    let saved = node.directories.root().join("checkpoint/step");
+    let running = node.executor.run(run.clone(), cancel.clone());
+    let cancelling = async {
+        eventually("it saves", async || saved.exists()).await;
+        cancel.cancel();
+    };
+    let (finished, ()) = tokio::join!(running, cancelling);
+    assert!(matches!(finished, Err(RunError::Cancelled)), "{finished:?}");
+
+    node.directories.empty_output();
+    let finished = node.executor.run(run, CancellationToken::new()).await.expect("it works");
+    assert_eq!(finished.exit, Exit::Code { code: 0 }, "{finished:?}");
+    assert_eq!(node.directories.output("from"), "7\n");
+    let output = fs::read_dir(node.directories.root().join("output")).expect("output");
+    assert_eq!(output.count(), 1, "the checkpoint is no part of it");
+    node.leave().await;
+}
+
+#[tokio::test]
+async fn output_and_checkpoint_are_bounded_together() {
+    let Some(node) = Node::start("both").await else { return };
+    for (name, script, expected) in [
+        (
+            "many files",
+            "cd /checkpoint; i=0; while :; do dd if=/dev/zero of=$i bs=1M count=1; i=$((i+1)); done",
+            Exit::OutputTooLarge,
+        ),
+        ("one file", "dd if=/dev/zero of=/checkpoint/big bs=1M count=50", Exit::OutputTooLarge),
+        (
+            "just too much",
+            "head -c 2097152 /dev/zero > out; head -c 2097153 /dev/zero > /checkpoint/out",
+            Exit::OutputTooLarge,
+        ),
+        (
+            "just enough",
+            "head -c 2097152 /dev/zero > out; head -c 2097152 /dev/zero > /checkpoint/out",
+            Exit::Code { code: 0 },
+        ),
+        (
+            "just too many",
+            "i=0; while [ $i -le 50 ]; do touch $i; mkdir /checkpoint/$i; i=$((i+1)); done",
+            Exit::OutputTooLarge,
+        ),
+    ] {
+        let directories = Directories::new();
+        let run = directories.run(&node.program, &["sh", "-c", script]);
+        let finished = node.executor.run(run, CancellationToken::new()).await.expect("it works");
+        assert_eq!(finished.exit, expected, "{name}: {finished:?}");
+        assert!(finished.usage.wall_ms < 30_000, "{name}: {finished:?}");
+    }
+    node.leave().await;
+}
+
+/// Links lead nowhere outside of the container, pipes are not opened, and what is closed to
+/// everybody is counted all the same. None of it is part of a result.
+#[tokio::test]
+async fn a_hostile_checkpoint_harms_nobody() {
+    let Some(node) = Node::start("hostile").await else { return };
+    let outside = node.directories.root().join("outside");
+    fs::create_dir(&outside).expect("directory");
+    let secret = outside.join("secret");
+    fs::write(&secret, vec![0; 8 << 20]).expect("file");
+    let permissions = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    fs::set_permissions(&secret, permissions(0o600)).expect("mode");
+    fs::set_permissions(&outside, permissions(0o700)).expect("mode");
+    let path = outside.to_str().expect("a plain path");
+    let script = format!(
+        "echo done > /output/end; cd /checkpoint
+         ln -sfn {path} directory; ln -sfn {path}/secret file; ln -sfn . loop; ln -sfn / root
+         [ -e pipe ] || mkfifo pipe
+         chmod 700 closed/d 2>/dev/null; mkdir -p closed/d; echo x > closed/d/f
+         [ -e directory ] && echo directory >> /output/reached
+         ( echo x > file ) 2>/dev/null && echo file >> /output/reached
+         mknod device b 8 0 2>/dev/null && echo device >> /output/reached
+         ln /output/end hard 2>/dev/null && echo hard >> /output/reached
+         chmod 4777 closed/d/f; chmod 0 closed/d"
+    );
+    // The second attempt finds all of it.
+    for _ in 0..2 {
+        node.directories.empty_output();
+        let finished = node.shell(&script).await;
+        assert_eq!(finished.exit, Exit::Code { code: 0 }, "{finished:?}");
+        assert!(!node.directories.root().join("output/reached").exists(), "{}", {
+            node.directories.output("reached")
+        });
+        assert_eq!(node.directories.output("end"), "done\n");
+    }
+    let mode = |path: &Path| {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(path).expect("metadata").mode() & 0o7777
+    };
+    assert_eq!((mode(&outside), mode(&secret)), (0o700, 0o600));
+    assert_eq!(fs::metadata(&secret).expect("metadata").len(), 8 << 20);
+
+    // What is closed counts as well; to a node that is not root it may look like an excess.
+    let closed = "mkdir /checkpoint/c; cd /checkpoint/c; i=0
+        while [ $i -lt 10 ]; do mkdir $i; i=$((i+1)); done; chmod 0 /checkpoint/c /checkpoint";
+    let directories = Directories::new();
+    let mut run = directories.run(&node.program, &["sh", "-c", closed]);
+    run.limits.output_files = 10;
+    let finished = node.executor.run(run, CancellationToken::new()).await.expect("it works");
+    assert!(matches!(finished.exit, Exit::OutputTooLarge | Exit::OutputRefused), "{finished:?}");
+    node.leave().await;
+}
+
 #[tokio::test]
 async fn a_program_without_end_is_killed() {
     let Some(node) = Node::start("endless").await else { return };
@@ -364,7 +481,11 @@ async fn cancelling_and_dropping_remove_the_container() {
     mounts.sort();
     assert_eq!(
         mounts,
-        [(Some("/input".into()), Some(false)), (Some("/output".into()), Some(true))]
+        [
+            (Some("/checkpoint".into()), Some(true)),
+            (Some("/input".into()), Some(false)),
+            (Some("/output".into()), Some(true)),
+        ]
     );
 
     {
@@ -493,8 +614,8 @@ async fn a_program_that_cannot_start_is_the_owners_fault() {
         assert!(finished.log_tail.contains(words), "{}: {finished:?}", program.id());
     }
 
-    // One bit of the layer is wrong: the engine itself finds it. No other test may have brought
-    // the right layer into the engine, for it does not read a layer again that it has.
+    // One bit of the layer is wrong. No other test may have brought the right layer into the
+    // engine, for it does not read a layer again that it has.
     let binary = directory.join("binary");
     let mut elf = tiny_elf(62);
     elf.extend_from_slice(&[b'x'; 4096]);
@@ -519,20 +640,18 @@ async fn an_image_of_the_engine_can_be_saved() {
     let Some(node) = Node::start("save").await else { return };
     node.executor.prepare(&node.program).await.expect("an image");
     let [tag] = node.tags().await.try_into().expect("one tag");
-    let (first, second) =
-        (node.directories.root().join("1.tar"), node.directories.root().join("2.tar"));
-    let info = save_image(None, &tag, &first).await.expect("an archive");
-    save_image(None, &info.id, &second).await.expect("an archive");
+    let (first, second) = (node.directories.root().join("1"), node.directories.root().join("2"));
+    let info = save_image(None, &tag, &first).await.expect("parts");
+    save_image(None, &info.id, &second).await.expect("parts");
 
     let Program::Image { archive, .. } = &node.program else { unreachable!() };
     assert_eq!(info.id, inspect_archive(archive).expect("the original").id);
     assert_eq!(info.entrypoint, ["/busybox"]);
     assert!(inspect_archive(&first).expect("the copy").tags.is_empty());
-    assert_eq!(
-        fs::read(&first).expect("1"),
-        fs::read(&second).expect("2"),
-        "same image, same bytes"
-    );
+    assert!(files_in(&first) == files_in(&second), "same image, same bytes");
+    let split = node.directories.root().join("3");
+    split_image(archive, &split).expect("an image");
+    assert!(files_in(&first) == files_in(&split), "wherever it comes from");
 
     node.executor.cleanup().await.expect("cleanup");
     let saved = Program::Image { id: "saved".to_owned(), archive: first };

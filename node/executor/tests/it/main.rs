@@ -3,4 +3,5 @@
 mod archive;
 mod common;
 mod docker;
+mod parts;
 mod wasm;

@@ -41,7 +41,7 @@ impl Node {
 }
 
 /// A program with some of WASI imported. Addresses from 1000 on are free; file descriptor 3 is
-/// `/input`, 4 is `/output`. `$print` writes the bytes at an address to standard error,
+/// `/input`, 4 is `/output`, 6 is `/checkpoint`. `$print` writes the bytes at an address to standard error,
 /// `$save` writes them to the file `/output/out`, `$open` returns an error number.
 fn program(body: &str) -> String {
     format!(
@@ -230,7 +230,9 @@ async fn nothing_outside_is_reachable() {
         must_fail(&open(4, 48, 11, 0, 2)), // /etc/passwd
         must_fail(&open(3, 32, 4, 0, 64)), // an input file, to write
         must_fail(&open(3, 0, 3, 1, 64)),  // a new input file
-        must_fail(&open(6, 0, 3, 0, 2)),   // no other directory was opened
+        must_fail(&open(6, 16, 9, 0, 2)),  // ../secret from the checkpoint, to read
+        must_fail(&open(6, 16, 9, 1, 64)), // the same, to write
+        must_fail(&open(7, 0, 3, 0, 2)),   // no other directory was opened
     ]
     .concat();
     let finished = node.run(&body).await;
@@ -268,6 +270,93 @@ async fn output_is_bounded() {
     assert_eq!(finished.exit, Exit::OutputTooLarge, "{finished:?}");
     let finished = node.run_within(just_too_much, |run| run.limits.output_bytes = 60_000).await;
     assert_eq!(finished.exit, Exit::OutputTooLarge, "the first file is still there");
+}
+
+/// Reads `/checkpoint/out` to address 1000, if it is there; says how long it is in `$length`.
+const LOAD: &str = "(local $length i32)
+    (if (i32.eqz (call $open (i32.const 6) (i32.const 0) (i32.const 3) (i32.const 0) (i64.const 2)))
+      (then
+        (i32.store (i32.const 700) (i32.const 1000))
+        (i32.store (i32.const 704) (i32.const 100))
+        (if (call $fd_read (i32.load (i32.const 600)) (i32.const 700) (i32.const 1)
+              (i32.const 708)) (then unreachable))
+        (local.set $length (i32.load (i32.const 708)))))";
+/// Opens `/checkpoint/out` to write.
+const SAVE: &str = "(if (call $open (i32.const 6) (i32.const 0) (i32.const 3) (i32.const 1)
+      (i64.const 64)) (then unreachable))";
+
+/// Each attempt adds a letter to what it found, and traps until there are three.
+#[tokio::test]
+async fn a_checkpoint_is_there_again() {
+    let node = Node::start();
+    let body = format!(
+        "{LOAD}
+         (i32.store8 (i32.add (i32.const 1000) (local.get $length)) (i32.const 120))
+         (local.set $length (i32.add (local.get $length) (i32.const 1)))
+         {SAVE}
+         (call $write (i32.load (i32.const 600)) (i32.const 1000) (local.get $length))
+         (if (i32.lt_u (local.get $length) (i32.const 3)) (then unreachable))
+         (call $save (i32.const 1000) (local.get $length))"
+    );
+    for expected in ["x", "xx"] {
+        assert_eq!(node.run(&body).await.exit, Exit::Crashed);
+        assert_eq!(node.directories.checkpoint("out"), expected);
+    }
+    assert_eq!(node.run(&body).await.exit, Exit::Code { code: 0 });
+    assert_eq!(node.directories.output("out"), "xxx");
+    let output = fs::read_dir(node.directories.root().join("output")).expect("output");
+    assert_eq!(output.count(), 1, "the checkpoint is no part of it");
+}
+
+#[tokio::test]
+async fn output_and_checkpoint_are_bounded_together() {
+    let node = Node::start();
+    let endless = format!(
+        "{SAVE} (loop (call $write (i32.load (i32.const 600)) (i32.const 0) (i32.const 60000))
+           br 0)"
+    );
+    let finished = node.run(&endless).await;
+    assert_eq!(finished.exit, Exit::OutputTooLarge, "{finished:?}");
+
+    let both = format!(
+        "{SAVE} (call $write (i32.load (i32.const 600)) (i32.const 0) (i32.const 40000))
+         (call $save (i32.const 0) (i32.const 20000))"
+    );
+    for (bytes, files, expected) in [
+        (60_000, 2, Exit::Code { code: 0 }),
+        (59_999, 2, Exit::OutputTooLarge),
+        (60_000, 1, Exit::OutputTooLarge),
+    ] {
+        let node = Node::start();
+        let finished = node
+            .run_within(&both, |run| {
+                (run.limits.output_bytes, run.limits.output_files) = (bytes, files);
+            })
+            .await;
+        assert_eq!(finished.exit, expected, "{bytes} bytes, {files} files: {finished:?}");
+    }
+}
+
+/// A link that leads out is followed neither by the program nor by whoever counts what is there.
+#[tokio::test]
+async fn links_in_a_checkpoint_lead_nowhere() {
+    let node = Node::start();
+    let secret = node.directories.root().join("secret");
+    fs::write(&secret, vec![0; 8 << 20]).expect("file");
+    let link = "(drop (call $symlink (i32.const 16) (i32.const 9) (i32.const 6) (i32.const 0)
+                  (i32.const 3)))
+                (if (i32.eqz (call $open (i32.const 6) (i32.const 0) (i32.const 3) (i32.const 0)
+                      (i64.const 2))) (then unreachable))
+                (if (i32.eqz (call $open (i32.const 6) (i32.const 0) (i32.const 3) (i32.const 1)
+                      (i64.const 64))) (then unreachable))";
+    // The second attempt finds it.
+    for _ in 0..2 {
+        let finished = node.run(link).await;
+        assert_eq!(finished.exit, Exit::Code { code: 0 }, "{finished:?}");
+        let left = node.directories.root().join("checkpoint/out");
+        assert!(fs::symlink_metadata(left).expect("the link").is_symlink());
+    }
+    assert_eq!(fs::metadata(secret).expect("file").len(), 8 << 20);
 }
 
 #[tokio::test]

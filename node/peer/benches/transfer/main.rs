@@ -21,10 +21,10 @@ mod run;
 mod swarm;
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::load::Load;
+use crate::load::{Load, Source};
 use crate::report::Report;
 use crate::run::{Contender, Ground};
 
@@ -72,6 +72,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// A run that does not count. A virtual machine's memory costs several times more the first time
+/// that it is used, which whoever comes first would pay for all.
+fn warm_up(args: &Args, source: &Source, work: &Path) -> Result<(), Error> {
+    eprintln!("bench-transfer: warming up");
+    std::fs::create_dir_all(work)?;
+    let ran = Contender::Ours.run(&args.ground, source, work);
+    std::fs::remove_dir_all(work)?;
+    ran.map(drop)
+}
+
 fn compare(args: &Args) -> Result<(), Error> {
     let mut report = Report::default();
     let contenders = Contender::present();
@@ -81,8 +91,9 @@ fn compare(args: &Args) -> Result<(), Error> {
         let data = args.dir.join("data");
         let source = load.make(&data)?;
         report.ingest(load, rivals::b3sum(&source)?);
+        let work = args.dir.join("work");
+        warm_up(args, &source, &work)?;
         for contender in &contenders {
-            let work = args.dir.join("work");
             std::fs::create_dir_all(&work)?;
             eprintln!("bench-transfer: {} with {}", load.name, contender.name());
             let ran = contender.run(&args.ground, &source, &work);

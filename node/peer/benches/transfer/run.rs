@@ -91,6 +91,7 @@ impl Contender {
     }
 
     pub(crate) fn run(self, ground: &Ground, source: &Source, work: &Path) -> Result<Run, Error> {
+        settle()?;
         match self {
             Self::Ours => ours::run(ground, source, work, "plain"),
             Self::Sealed => ours::run(ground, source, work, "sealed"),
@@ -143,6 +144,7 @@ impl Ground {
         arrived: PathBuf,
         read: impl Fn(String) -> T,
     ) -> Result<(Run, T), Error> {
+        settle()?;
         let (before, wire_before) = (sender.usage(), self.wire_bytes()?);
         let began = Instant::now();
         let mut receiver = Watched::new(receiver.stdout(Stdio::piped()).spawn()?, began);
@@ -167,6 +169,12 @@ impl Ground {
         };
         Ok((run, read(said.join("\n"))))
     }
+}
+
+/// Waits until all that was written is on the disk: the next to sync would wait for it, too.
+fn settle() -> Result<(), Error> {
+    let status = Command::new("sync").status()?;
+    if status.success() { Ok(()) } else { Err(format!("sync ended with {status}").into()) }
 }
 
 fn within(namespace: &str, program: &OsStr) -> Command {

@@ -10,7 +10,7 @@ use crate::queue::Queue;
 use super::key::{Atlas, Key, NodeId};
 use super::lookup::{Lookup, Next, State};
 use super::scenario::{Lookups, Options};
-use super::table::{Entry, Table};
+use super::table::{Contact, Entry, Table};
 use super::world::{Node, World, seconds};
 
 /// What came of providing one content.
@@ -49,7 +49,7 @@ impl<'a> Client<'a> {
         let key = Key::of(world.seed, "client", 0);
         let mut table = Table::new(key, &world.scenario.routing);
         for known in 0..world.scenario.bootstrap {
-            table.hear(world.nodes[known as usize].key, known, seconds(now));
+            table.hear(world.contact(known), seconds(now));
         }
         let reachable = world.nodes.iter().enumerate().filter(|(_, n)| n.is_up && !n.is_hidden);
         let reachable = reachable.map(|(number, node)| (node.key, number as NodeId));
@@ -141,7 +141,8 @@ impl<'a> Client<'a> {
         if self.is_reachable(node) {
             self.nodes[node as usize].table.closest(target, self.routing.k, answer);
             lookup.on_answer(key, answer);
-            self.table.hear(key, node, seconds(self.now));
+            let network = self.nodes[node as usize].network;
+            self.table.hear(Contact { key, node, network }, seconds(self.now));
         } else {
             lookup.on_failure(key);
             self.table.fail(key, node);

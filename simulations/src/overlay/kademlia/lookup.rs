@@ -222,7 +222,14 @@ mod tests {
     const OWN: Key = Key(u64::MAX);
 
     fn entry(distance: u64) -> Entry {
-        Entry { key: Key(distance), node: distance as NodeId, heard: 0, opened: 0, is_gone: false }
+        Entry {
+            key: Key(distance),
+            node: distance as NodeId,
+            network: None,
+            heard: 0,
+            opened: 0,
+            is_gone: false,
+        }
     }
 
     fn entries(distances: &[u64]) -> Vec<Entry> {

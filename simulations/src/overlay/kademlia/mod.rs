@@ -41,7 +41,7 @@
 //!
 //! # What is not here
 //!
-//! Records and their expiry, IP diversity filters, several addresses of a node, dial limits,
+//! Records and their expiry, several addresses of a node, dial limits,
 //! lost messages, slow nodes, the reality that a crawler misses who is in no table.
 
 mod client;
@@ -54,7 +54,7 @@ mod table;
 mod tests;
 mod world;
 
-pub use scenario::{Churn, Lookups, Options, Rules, Scenario, ScenarioError};
+pub use scenario::{Churn, Colocated, Lookups, Options, Rules, Scenario, ScenarioError};
 
 use super::Report;
 

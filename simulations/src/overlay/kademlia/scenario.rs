@@ -21,6 +21,10 @@ pub struct Scenario {
     pub hidden: u32,
     /// Reachable servers that everybody knows when they join.
     pub bootstrap: u32,
+    /// Of the reachable servers, those that share networks with each other. All others are
+    /// alone in theirs.
+    #[serde(default)]
+    pub colocated: Option<Colocated>,
     /// The protocol.
     pub routing: Options,
     /// How nodes come and go, if they do.
@@ -35,6 +39,16 @@ pub struct Scenario {
     /// Lookups by a client after the crawl, if any.
     #[serde(default)]
     pub lookups: Option<Lookups>,
+}
+
+/// Servers of one operator in a few networks. They stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Colocated {
+    /// How many.
+    pub nodes: u32,
+    /// Networks (IPv4 prefixes of 16 bits) that they are spread over evenly.
+    pub networks: u16,
 }
 
 /// The protocol's parameters.
@@ -56,6 +70,11 @@ pub struct Options {
     /// cannot be reached.
     #[serde(deserialize_with = "text::duration")]
     pub grace: Duration,
+    /// go-libp2p only: entries of one network in a bucket, and in the whole table
+    /// (`maxPrefixCountPerCpl` and `maxPrefixCount` of its `dual` package).
+    pub same_network_in_bucket: usize,
+    /// See [`Self::same_network_in_bucket`].
+    pub same_network_in_table: usize,
     /// How long a connection that a hidden node has made stays open.
     #[serde(deserialize_with = "text::duration")]
     pub hidden_connection: Duration,
@@ -70,6 +89,8 @@ impl Default for Options {
             beta: 3,
             refresh: Duration::from_secs(300),
             grace: Duration::from_secs(43 * 60),
+            same_network_in_bucket: 2,
+            same_network_in_table: 3,
             hidden_connection: Duration::from_secs(300),
         }
     }
@@ -79,8 +100,9 @@ impl Default for Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rules {
-    /// go-libp2p-kad-dht of 2022: who fails is dropped, a lookup ends when `beta` of the closest
-    /// have answered and follows up on the rest of the `k` closest.
+    /// go-libp2p-kad-dht of 2022: who fails is dropped, few of one network may enter a table, a
+    /// lookup ends when `beta` of the closest have answered and follows up on the rest of the `k`
+    /// closest.
     Go,
     /// rust-libp2p 0.57: who fails gives way to newcomers only, a lookup ends when the `k` closest
     /// have answered.
@@ -123,6 +145,16 @@ pub enum ScenarioError {
         /// How many it has.
         nodes: u64,
     },
+    /// More that share networks than there are, or no networks to share.
+    #[error("of {reachable} reachable servers, {nodes} cannot share {networks} networks")]
+    Colocated {
+        /// Reachable servers, besides those that everybody knows.
+        reachable: u32,
+        /// How many share networks.
+        nodes: u32,
+        /// How many networks.
+        networks: u16,
+    },
     /// A parameter of the protocol that is zero or contradicts another.
     #[error("routing needs k, alpha, beta and a refresh above zero, and beta <= k")]
     Routing,
@@ -145,6 +177,12 @@ impl Scenario {
         let can_join = (1..=self.reachable).contains(&self.bootstrap);
         if !(2..=u64::from(NODES_MAX)).contains(&nodes) || !can_join {
             return Err(ScenarioError::Nodes { nodes });
+        }
+        if let Some(Colocated { nodes, networks }) = self.colocated {
+            let reachable = self.reachable - self.bootstrap;
+            if nodes > reachable || networks == 0 {
+                return Err(ScenarioError::Colocated { reachable, nodes, networks });
+            }
         }
         let Options { k, alpha, beta, refresh, .. } = self.routing;
         if k == 0 || alpha == 0 || beta == 0 || beta > k || refresh.is_zero() {

@@ -2,16 +2,28 @@
 //!
 //! Who has answered us or asked us enters if there is room. Nobody who is believed to be there
 //! is replaced, which is Kademlia's preference for the long-lived; by rust-libp2p's rules, an
-//! entry without a connection gives way to a newcomer.
+//! entry without a connection gives way to a newcomer. By go-libp2p's rules, only a few of one
+//! network enter: its filter against tables full of one operator's nodes
+//! (`rt_diversity_filter.go`).
 
 use super::key::{Key, NodeId};
 use super::scenario::{Options, Rules};
+
+/// Who somebody is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Contact {
+    pub(super) key: Key,
+    pub(super) node: NodeId,
+    /// The network that it shares with others, if it does.
+    pub(super) network: Option<u16>,
+}
 
 /// A peer in a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) key: Key,
     pub(super) node: NodeId,
+    pub(super) network: Option<u16>,
     /// When it last answered or asked, in seconds.
     pub(super) heard: u32,
     /// When the connection was made on which it last asked, in seconds.
@@ -26,16 +38,20 @@ pub(super) struct Table {
     own: Key,
     k: usize,
     rules: Rules,
+    same_network_in_bucket: usize,
+    same_network_in_table: usize,
     buckets: Vec<Vec<Entry>>,
 }
 
 impl Table {
     pub(super) fn new(own: Key, options: &Options) -> Self {
-        Self { own, k: options.k, rules: options.rules, buckets: Vec::new() }
+        let &Options { k, rules, same_network_in_bucket, same_network_in_table, .. } = options;
+        Self { own, k, rules, same_network_in_bucket, same_network_in_table, buckets: Vec::new() }
     }
 
     /// A peer was heard. True if it is in the table afterwards.
-    pub(super) fn hear(&mut self, key: Key, node: NodeId, now: u32) -> bool {
+    pub(super) fn hear(&mut self, contact: Contact, now: u32) -> bool {
+        let Contact { key, node, network } = contact;
         if key == self.own {
             return false;
         }
@@ -48,12 +64,26 @@ impl Table {
             (entry.heard, entry.is_gone) = (now, false);
             return true;
         }
+        if self.has_enough_of(network, place) {
+            return false;
+        }
+        let bucket = &mut self.buckets[place];
         if bucket.len() >= self.k {
             let Some(gone) = bucket.iter().position(|entry| entry.is_gone) else { return false };
             bucket.remove(gone);
         }
-        bucket.push(Entry { key, node, heard: now, opened: now, is_gone: false });
+        bucket.push(Entry { key, node, network, heard: now, opened: now, is_gone: false });
         true
+    }
+
+    /// Whether nobody else of a network may enter a bucket.
+    fn has_enough_of(&self, network: Option<u16>, place: usize) -> bool {
+        if network.is_none() || self.rules != Rules::Go {
+            return false;
+        }
+        let of_it = |bucket: &Vec<Entry>| bucket.iter().filter(|e| e.network == network).count();
+        of_it(&self.buckets[place]) >= self.same_network_in_bucket
+            || self.buckets.iter().map(of_it).sum::<usize>() >= self.same_network_in_table
     }
 
     /// A peer could not be reached: go-libp2p-kad-dht drops it, rust-libp2p keeps it until
@@ -121,6 +151,10 @@ mod tests {
         Key::of(3, "node", node.into())
     }
 
+    fn contact(node: NodeId) -> Contact {
+        Contact { key: key(node), node, network: None }
+    }
+
     fn table(rules: Rules) -> Table {
         Table::new(key(0), &Options { rules, ..Options::default() })
     }
@@ -129,34 +163,57 @@ mod tests {
     fn buckets_hold_k_and_the_old_ones_stay() {
         let mut table = table(Rules::Go);
         let entered: Vec<NodeId> =
-            (1..2000).filter(|node| table.hear(key(*node), *node, *node)).collect();
+            (1..2000).filter(|node| table.hear(contact(*node), *node)).collect();
         assert_eq!(table.bucket(0).len(), 20);
         let first: Vec<NodeId> = (1..2000).filter(|n| key(*n).bucket(key(0)) == 0).collect();
         let held: Vec<NodeId> = table.bucket(0).iter().map(|entry| entry.node).collect();
         assert_eq!(held, first[..20]);
         assert_eq!(table.entries().count(), entered.len());
-        assert!(!table.hear(key(0), 0, 1), "nobody is in their own table");
+        assert!(!table.hear(contact(0), 1), "nobody is in their own table");
         table.fail(key(first[3]), first[3]);
-        assert!(table.hear(key(first[30]), first[30], 1), "there is room again");
+        assert!(table.hear(contact(first[30]), 1), "there is room again");
     }
 
     #[test]
     fn by_libp2p_rules_the_gone_stay_until_their_place_is_wanted() {
         let mut table = table(Rules::Libp2p);
         let near: Vec<NodeId> = (1..200).filter(|n| key(*n).bucket(key(0)) == 0).take(21).collect();
-        near[..20].iter().for_each(|node| assert!(table.hear(key(*node), *node, 0)));
+        near[..20].iter().for_each(|node| assert!(table.hear(contact(*node), 0)));
         table.fail(key(near[3]), near[3]);
         assert_eq!(table.bucket(0).len(), 20);
-        assert!(table.hear(key(near[20]), near[20], 1));
+        assert!(table.hear(contact(near[20]), 1));
         assert!(table.bucket(0).iter().all(|entry| entry.node != near[3]));
-        assert!(!table.hear(key(near[3]), near[3], 1), "full again");
+        assert!(!table.hear(contact(near[3]), 1), "full again");
+    }
+
+    #[test]
+    fn by_go_rules_few_of_one_network_enter() {
+        let of_one = |node| Contact { network: Some(7), ..contact(node) };
+        let mut go = table(Rules::Go);
+        let (far, near): (Vec<NodeId>, Vec<NodeId>) =
+            (1..500).partition(|node| key(*node).bucket(key(0)) == 0);
+        far.iter().for_each(|node| _ = go.hear(of_one(*node), 0));
+        assert_eq!(go.entries().count(), 2, "two in a bucket");
+        near.iter().for_each(|node| _ = go.hear(of_one(*node), 0));
+        assert_eq!(go.entries().count(), 3, "three in a table");
+        assert!(go.hear(of_one(far[0]), 1), "who is there stays known");
+        // Who leaves makes room for another of the network, and others always have room.
+        let gone = go.entries().next().copied().expect("three are there");
+        go.fail(gone.key, gone.node);
+        assert!((500..600).any(|node| go.hear(of_one(node), 0)));
+        assert!(go.hear(contact(600), 0));
+        assert!(go.hear(Contact { network: Some(8), ..contact(601) }, 0));
+
+        let mut libp2p = table(Rules::Libp2p);
+        (1..500).for_each(|node| _ = libp2p.hear(of_one(node), 0));
+        assert_eq!(libp2p.bucket(0).len(), 20);
     }
 
     #[test]
     fn closest_is_what_a_search_of_all_entries_finds() {
         let mut table = table(Rules::Go);
         for node in 1..3000 {
-            table.hear(key(node), node, 0);
+            table.hear(contact(node), 0);
         }
         let mut out = Vec::new();
         for number in 0..200 {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Rules, Scenario, ScenarioError, run};
+use super::{Colocated, Rules, Scenario, ScenarioError, run};
 use crate::overlay::Report;
 
 const SMALL: &str = r#"
@@ -79,6 +79,24 @@ fn hidden_nodes_crowd_the_buckets_that_are_not_full() {
     assert!(report.0 < 20.0 && report.1 > 0.0, "{report:?}");
 }
 
+/// Twelve networks of many servers each: a table takes three of each, so most of those who are
+/// close to each other and of one network do not know each other.
+#[test]
+fn servers_of_few_networks_are_not_in_all_tables_that_they_belong_to() {
+    let knows = |rules, colocated: Option<Colocated>| {
+        let mut scenario = scenario();
+        (scenario.colocated, scenario.routing.rules) = (colocated, rules);
+        let report = run(&scenario, 5).unwrap();
+        assert_eq!(metric(&report, "reachable"), 300.0);
+        metric(&report, "knows_20")
+    };
+    let many = Some(Colocated { nodes: 200, networks: 12 });
+    let spread = Some(Colocated { nodes: 200, networks: 200 });
+    let (filtered, free) = (knows(Rules::Go, many), knows(Rules::Go, spread));
+    assert!(filtered < 0.2 && free > 0.85, "{filtered} {free}");
+    assert!(knows(Rules::Libp2p, many) > 0.85, "rust-libp2p has no such filter");
+}
+
 /// rust-libp2p never drops who fails: who left long ago is still found in tables.
 #[test]
 fn by_libp2p_rules_the_gone_are_found_for_longer() {
@@ -117,6 +135,11 @@ fn what_cannot_be_is_refused() {
     };
     assert_eq!(refusal(&|s| s.reachable = 0), ScenarioError::Nodes { nodes: 0 });
     assert_eq!(refusal(&|s| s.bootstrap = 0), ScenarioError::Nodes { nodes: 300 });
+    let shared = |nodes, networks| refusal(&|s| s.colocated = Some(Colocated { nodes, networks }));
+    for (nodes, networks) in [(298, 1), (1, 0)] {
+        let expected = ScenarioError::Colocated { reachable: 297, nodes, networks };
+        assert_eq!(shared(nodes, networks), expected);
+    }
     assert_eq!(refusal(&|s| s.routing.k = 0), ScenarioError::Routing);
     assert_eq!(refusal(&|s| s.routing.beta = 21), ScenarioError::Routing);
     let falling = r#"sessions = ["2h", "1h"]"#;

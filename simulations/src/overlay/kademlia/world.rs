@@ -1,5 +1,6 @@
 //! The network: nodes that join, refresh their tables, and leave.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::moment::Moment;
@@ -12,8 +13,8 @@ use super::client::{Client, Provide};
 use super::key::{Key, NodeId};
 use super::lookup::{Lookup, Next};
 use super::measure::{self, Reading};
-use super::scenario::{Churn, Scenario};
-use super::table::{Entry, Table};
+use super::scenario::{Churn, Colocated, Scenario};
+use super::table::{Contact, Entry, Table};
 
 /// Buckets that are refreshed on purpose; deeper ones are by looking for oneself.
 const REFRESHED_MAX: usize = 15;
@@ -37,6 +38,8 @@ pub(super) struct Node {
     pub(super) key: Key,
     pub(super) is_hidden: bool,
     pub(super) is_up: bool,
+    /// The network that it shares with others, if it does.
+    pub(super) network: Option<u16>,
     pub(super) table: Table,
 }
 
@@ -126,16 +129,34 @@ impl<'a> World<'a> {
                 first += 1;
             }
         }
-        for (_, left, is_hidden) in births {
-            self.arrive(Moment(0), is_hidden, left);
+        let networks = self.settle_together(&mut births);
+        for (place, (_, left, is_hidden)) in births.into_iter().enumerate() {
+            self.arrive(Moment(0), is_hidden, left, networks.get(&place).copied());
         }
     }
 
-    fn arrive(&mut self, now: Moment, is_hidden: bool, stays: Duration) {
+    /// Which of those who are there at the beginning share a network with others, by their
+    /// place; they stay. They are of any age, as an operator's servers are.
+    fn settle_together(
+        &mut self,
+        births: &mut [(Duration, Duration, bool)],
+    ) -> BTreeMap<usize, u16> {
+        let Some(Colocated { nodes, networks }) = self.scenario.colocated else {
+            return BTreeMap::new();
+        };
+        let known = self.scenario.bootstrap as usize;
+        let mut places: Vec<usize> = (known..births.len()).filter(|at| !births[*at].2).collect();
+        let drawn = self.chance.draw(&mut places, nodes as usize);
+        let networks = (0..networks).cycle();
+        drawn.iter().for_each(|place| births[*place].1 = Duration::MAX);
+        drawn.iter().copied().zip(networks).collect()
+    }
+
+    fn arrive(&mut self, now: Moment, is_hidden: bool, stays: Duration, network: Option<u16>) {
         let node = NodeId::try_from(self.nodes.len()).expect("bounded by the scenario");
         let key = Key::of(self.seed, "node", node.into());
         let table = Table::new(key, &self.scenario.routing);
-        self.nodes.push(Node { key, is_hidden, is_up: true, table });
+        self.nodes.push(Node { key, is_hidden, is_up: true, network, table });
         self.join(now, node);
         let phase = self.scenario.routing.refresh.mul_f64(self.chance.fraction());
         self.queue.push(now + phase, Event::Refresh { node });
@@ -161,7 +182,7 @@ impl<'a> World<'a> {
                 let is_hidden = self.nodes[node as usize].is_hidden;
                 if let Some(churn) = &self.scenario.churn {
                     let stays = churn.session(&mut self.chance);
-                    self.arrive(now, is_hidden, stays);
+                    self.arrive(now, is_hidden, stays, None);
                 }
             }
             Event::Read { node } => self.read(now, node),
@@ -169,11 +190,16 @@ impl<'a> World<'a> {
         }
     }
 
+    pub(super) fn contact(&self, node: NodeId) -> Contact {
+        let &Node { key, network, .. } = &self.nodes[node as usize];
+        Contact { key, node, network }
+    }
+
     /// Joins through the nodes that everybody knows.
     fn join(&mut self, now: Moment, node: NodeId) {
         for known in 0..self.scenario.bootstrap.min(node) {
-            let key = self.nodes[known as usize].key;
-            self.nodes[node as usize].table.hear(key, known, seconds(now));
+            let contact = self.contact(known);
+            self.nodes[node as usize].table.hear(contact, seconds(now));
         }
         self.refresh(now, node);
     }
@@ -197,7 +223,8 @@ impl<'a> World<'a> {
         let silent: Vec<Entry> = table.entries().filter(due).copied().collect();
         for entry in silent {
             if self.can_be_asked(now, entry.node, Some(&entry)) {
-                self.nodes[node as usize].table.hear(entry.key, entry.node, seconds(now));
+                let contact = self.contact(entry.node);
+                self.nodes[node as usize].table.hear(contact, seconds(now));
             } else {
                 self.nodes[node as usize].table.fail(entry.key, entry.node);
             }
@@ -236,17 +263,15 @@ impl<'a> World<'a> {
             self.nodes[node as usize].table.fail(key, other);
             return false;
         }
-        self.nodes[node as usize].table.hear(key, other, seconds(now));
-        let (own, is_hidden) = {
-            let asker = &self.nodes[node as usize];
-            (asker.key, asker.is_hidden)
-        };
+        let contact = self.contact(other);
+        self.nodes[node as usize].table.hear(contact, seconds(now));
+        let (asker, is_hidden) = (self.contact(node), self.nodes[node as usize].is_hidden);
         let hold = seconds(Moment(0) + self.scenario.routing.hidden_connection);
         let table = &mut self.nodes[other as usize].table;
         table.closest(target, self.scenario.routing.k, answer);
-        let entered = table.hear(own, node, seconds(now));
+        let entered = table.hear(asker, seconds(now));
         if is_hidden && entered {
-            let entry = table.entry(own, node).expect("it entered a moment ago");
+            let entry = table.entry(asker.key, node).expect("it entered a moment ago");
             if entry.opened + hold <= seconds(now) {
                 entry.opened = seconds(now);
             }

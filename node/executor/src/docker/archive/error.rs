@@ -1,4 +1,4 @@
-//! Why an archive is refused, in words that its owner can act on.
+//! Why an archive or a folder of parts is refused, in words that its owner can act on.
 
 use std::io;
 
@@ -6,8 +6,8 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
-    /// The operating system could not read the file.
-    #[error("the archive could not be read")]
+    /// The operating system could not read the file, or one of the folder.
+    #[error("the image could not be read")]
     Read(#[source] io::Error),
     /// The file is not a tar archive, or ends too early.
     #[error("it is not a complete tar archive")]
@@ -70,6 +70,18 @@ pub enum ArchiveError {
         /// The digest that another file gives for it.
         digest: String,
     },
+    /// A folder of parts holds a file that its manifest does not name.
+    #[error("its file {path:?} is not a part that its manifest names")]
+    Extra {
+        /// The path.
+        path: String,
+    },
+    /// The manifest of a folder of parts names a file that cannot be one of them.
+    #[error("its manifest names {path:?}, and not a part by its digest (blobs/sha256/…)")]
+    NotByDigest {
+        /// The path.
+        path: String,
+    },
     /// The number of layers differs between manifest and configuration.
     #[error("its manifest lists {layers} layers and its configuration {diff_ids}")]
     LayerCount {
@@ -85,7 +97,9 @@ pub enum ArchiveError {
         os: String,
     },
     /// The image declares volumes, which an engine would create as unlimited directories.
-    #[error("its image declares the volume {path:?}; remove VOLUME, only /output is writable")]
+    #[error(
+        "its image declares the volume {path:?}; remove VOLUME, only /output and /checkpoint are writable"
+    )]
     Volume {
         /// The first of them.
         path: String,

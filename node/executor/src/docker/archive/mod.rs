@@ -1,18 +1,26 @@
-//! Image archives: what is in one, and a plain copy of it for an engine.
+//! Images outside an engine: what is in one, and a plain copy of it for an engine.
 //!
-//! An archive comes from a stranger. Loading it as it is would let it choose tags, and so
-//! replace the volunteer's own `debian:latest`; and an engine reads more formats than we check.
-//! So an archive is first *inspected*, bounded and strictly, and then *copied*: the engine only
-//! ever sees a docker-save archive that this module wrote, with one image under one tag of ours.
+//! An image comes as an archive or as a folder of [`parts`], and from a stranger. Loading it as
+//! it is would let it choose tags, and so replace the volunteer's own `debian:latest`; and an
+//! engine reads more formats than we check. So an image is first *inspected*, bounded and
+//! strictly, and then *copied*: the engine only ever sees a docker-save archive that this module
+//! wrote, with one image under one tag of ours. An image in parts is copied from its files
+//! straight into the engine.
 //!
 //! # Shape
 //!
 //! ```text
 //! docker-save: manifest.json ─► configuration, layers
+//! parts:       manifest.json ─► configuration, layers                 (digests checked)
 //! OCI layout:  index.json ─► manifest ─► configuration, layers        (digests checked)
 //!                                         │
 //!                       image id = sha256(configuration)
 //! ```
+//!
+//! The configuration and manifests are checked when the image is inspected, and each layer while
+//! it is copied: the digest in its name, and, unless it is compressed, the one that the
+//! configuration has for it. What a compressed layer holds is left to the engine, which compares
+//! it with the configuration as well.
 //!
 //! # Bounds
 //!
@@ -20,24 +28,23 @@
 //! Layers are never held in memory. Long-name extensions are not interpreted: the files of an
 //! image have short names.
 
+mod contents;
 mod error;
 mod formats;
+pub mod parts;
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Component, Path};
+use std::io::{self, Read, Write};
+use std::path::Path;
 
-use serde::Deserialize;
-use sha2::{Digest, Sha256};
-use tar::{Archive, EntryType};
-
+use self::contents::{Blob, Contents, Source};
 pub use self::error::ArchiveError;
-use self::formats::{Descriptor, ImageConfig, OciIndex, OciManifest, SavedImage};
+use super::hashing::Hashing;
 use super::tarball;
 
-/// What an archive holds.
+/// What an archive or a folder of parts holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ImageInfo {
     /// The image id, `sha256:` and the hash of its configuration. Docker's classic image store
     /// gives the loaded image exactly this id.
@@ -54,286 +61,145 @@ pub struct ImageInfo {
     pub os: String,
     /// Hashes of the uncompressed layers, the lowest first.
     pub diff_ids: Vec<String>,
-    /// Size of the layers as they are stored in the archive.
+    /// Size of the layers as they are stored.
     pub layer_bytes: u64,
-    config: Vec<u8>,
-    layers: Vec<Blob>,
 }
 
-/// Reads what an image archive holds. Blocks; call it from a thread that may.
+/// Reads what an image holds: an archive, or a folder of [`parts`]. The bytes of its layers are
+/// not looked at. Blocks; call it from a thread that may.
 ///
 /// # Errors
 ///
-/// When the file cannot be read or is not an archive with exactly one usable image.
+/// When it cannot be read or is not exactly one usable image.
 pub fn inspect_archive(path: &Path) -> Result<ImageInfo, ArchiveError> {
-    inspect(File::open(path).map_err(ArchiveError::Read)?)
+    Ok(Image::open(path)?.info)
 }
 
-/// As [`inspect_archive`], for an open file.
-pub(super) fn inspect(file: File) -> Result<ImageInfo, ArchiveError> {
-    Contents::read(file)?.inspect()
+/// An image that was inspected and can be copied.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) info: ImageInfo,
+    config: Vec<u8>,
+    /// The lowest first; one that occurs twice is here twice.
+    layers: Vec<Blob>,
+    source: Source,
 }
 
-/// Writes a docker-save archive of exactly this image, the same bytes for the same image.
-///
-/// `source` is the archive that `info` was read from, `tag` the only tag that it will carry.
-pub(super) fn copy_image(
-    source: &mut File,
-    info: &ImageInfo,
-    tag: Option<&str>,
-    into: &mut impl Write,
-) -> io::Result<()> {
-    let layers: Vec<String> = (0..info.layers.len()).map(|n| format!("{n}/layer.tar")).collect();
-    tarball::manifest(into, &info.id, tag, &layers)?;
-    tarball::file(into, &tarball::config_name(&info.id), &info.config)?;
-    for (name, layer) in layers.iter().zip(&info.layers) {
-        source.seek(SeekFrom::Start(layer.offset))?;
-        tarball::header(into, name, layer.bytes, 0o644)?;
-        let copied = io::copy(&mut source.take(layer.bytes), into)?;
+/// Why an image was not copied.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CopyError {
+    /// A layer is not the one that the image names.
+    #[error(transparent)]
+    Image(ArchiveError),
+    /// Reading or writing failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Image {
+    /// Inspects an archive or a folder of parts.
+    pub(super) fn open(path: &Path) -> Result<Self, ArchiveError> {
+        if path.is_dir() {
+            return Contents::of_folder(path)?.inspect();
+        }
+        Self::of_archive(File::open(path).map_err(ArchiveError::Read)?)
+    }
+
+    /// Inspects an open archive.
+    pub(super) fn of_archive(file: File) -> Result<Self, ArchiveError> {
+        Contents::of_archive(file)?.inspect()
+    }
+
+    /// Writes a docker-save archive of exactly this image, the same bytes for the same image
+    /// whatever it came as. `tag` is the only tag that it carries.
+    ///
+    /// A layer that is not what it should be is an error before the archive's end is written.
+    pub(super) fn copy(&self, tag: Option<&str>, into: &mut impl Write) -> Result<(), CopyError> {
+        let names: Vec<String> = (0..self.layers.len()).map(|n| format!("{n}/layer.tar")).collect();
+        let config = tarball::config_name(&self.info.id);
+        tarball::file(into, parts::MANIFEST, &tarball::manifest(&config, tag, &names))?;
+        tarball::file(into, &config, &self.config)?;
+        for (number, name) in names.iter().enumerate() {
+            let bytes = self.layers[number].bytes;
+            tarball::header(into, name, bytes, 0o644)?;
+            self.copy_layer(number, into)?;
+            tarball::pad(into, bytes)?;
+        }
+        Ok(tarball::end(into)?)
+    }
+
+    /// Copies one layer, checks on the way that it is the one that the image names, and returns
+    /// the digest of its bytes.
+    fn copy_layer(&self, number: usize, into: &mut impl Write) -> Result<String, CopyError> {
+        let layer = &self.layers[number];
+        let mut bytes = self.source.read(layer)?;
+        let mut start = Vec::new();
+        bytes.by_ref().take(MAGIC_BYTES).read_to_end(&mut start)?;
+        let mut into = Hashing::new(into);
+        let copied = io::copy(&mut start.as_slice().chain(bytes), &mut into)?;
         if copied != layer.bytes {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
-        tarball::pad(into, layer.bytes)?;
-    }
-    tarball::end(into)
-}
-
-/// The id of the image with this configuration.
-pub(super) fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
-}
-
-/// Where a file lies in the archive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Blob {
-    offset: u64,
-    bytes: u64,
-}
-
-enum Node {
-    File(Blob),
-    /// Another path of the archive: older engines save a repeated layer as a link.
-    Link(String),
-}
-
-struct Contents {
-    file: File,
-    nodes: BTreeMap<String, Node>,
-}
-
-impl Contents {
-    fn read(mut file: File) -> Result<Self, ArchiveError> {
-        let mut start = [0; 4];
-        let length = file.read(&mut start).map_err(ArchiveError::from_io)?;
-        let start = &start[..length];
-        if COMPRESSED_MAGICS.iter().any(|magic| start.starts_with(magic)) {
-            return Err(ArchiveError::Compressed);
-        }
-        file.rewind().map_err(ArchiveError::Read)?;
-
-        let mut nodes = BTreeMap::new();
-        let mut archive = Archive::new(&file);
-        // Raw: extensions that the reader would hold in memory are passed over instead.
-        let entries = archive.entries_with_seek().map_err(ArchiveError::from_io)?.raw(true);
-        for (index, entry) in entries.enumerate() {
-            let entry = entry.map_err(ArchiveError::from_io)?;
-            if index >= ENTRIES_MAX {
-                return Err(ArchiveError::TooMany { what: "entries", max: ENTRIES_MAX as u64 });
+        let digest = into.finish();
+        let is_plain = !contents::is_compressed(&start);
+        let by_config = is_plain.then(|| self.info.diff_ids[number].clone());
+        let by_name = parts::digest_in(&layer.path);
+        match by_name.into_iter().chain(by_config).find(|expected| *expected != digest) {
+            Some(digest) => {
+                let path = layer.path.clone();
+                Err(CopyError::Image(ArchiveError::Digest { path, digest }))
             }
-            let kind = entry.header().entry_type();
-            if is_extension(kind) {
-                continue;
-            }
-            let path = text(&entry.path_bytes());
-            let Some(clean) = clean(&path, "")? else { continue };
-            let node = match kind {
-                EntryType::Regular | EntryType::Continuous => Node::File(Blob {
-                    offset: entry.raw_file_position(),
-                    bytes: entry.header().entry_size().map_err(ArchiveError::from_io)?,
-                }),
-                EntryType::Directory => continue,
-                EntryType::Symlink | EntryType::Link => {
-                    let target = text(&entry.link_name_bytes().unwrap_or_default());
-                    let parent = match clean.rsplit_once('/') {
-                        Some((parent, _)) if kind == EntryType::Symlink => parent,
-                        _ => "",
-                    };
-                    let target = self::clean(&target, parent)?;
-                    Node::Link(target.ok_or(ArchiveError::UnsafePath { path })?)
-                }
-                _ => return Err(ArchiveError::UnexpectedEntry { path }),
-            };
-            nodes.insert(clean, node);
+            None => Ok(digest),
         }
-        let end = file.seek(SeekFrom::End(0)).map_err(ArchiveError::Read)?;
-        let is_cut = |node: &Node| match node {
-            Node::File(blob) => blob.offset.checked_add(blob.bytes).is_none_or(|to| to > end),
-            Node::Link(_) => false,
-        };
-        if nodes.values().any(is_cut) {
-            return Err(ArchiveError::Malformed(io::ErrorKind::UnexpectedEof.into()));
-        }
-        Ok(Self { file, nodes })
     }
+}
 
-    fn inspect(mut self) -> Result<ImageInfo, ArchiveError> {
-        let (config_path, layer_paths, tags) = if self.nodes.contains_key("manifest.json") {
-            let mut images: Vec<SavedImage> = self.json("manifest.json", None)?.1;
-            let count = images.len();
-            let (Some(image), 1) = (images.pop(), count) else {
-                return Err(ArchiveError::ImageCount { count });
-            };
-            (image.config, image.layers, image.repo_tags.unwrap_or_default())
-        } else if self.nodes.contains_key("index.json") {
-            self.oci_image()?
-        } else {
-            return Err(ArchiveError::NotAnImage { missing: "manifest.json or index.json" });
-        };
+/// Bytes by which a compressed layer is known.
+const MAGIC_BYTES: u64 = 4;
 
-        let (config_bytes, config): (_, ImageConfig) = self.json(&config_path, None)?;
-        let run = config.config.unwrap_or_default();
-        if let Some(path) = run.volumes.unwrap_or_default().into_keys().next() {
-            return Err(ArchiveError::Volume { path });
-        }
-        if config.os != "linux" {
-            return Err(ArchiveError::OperatingSystem { os: config.os });
-        }
-        if layer_paths.len() > LAYERS_MAX {
-            return Err(ArchiveError::TooMany { what: "layers", max: LAYERS_MAX as u64 });
-        }
-        let diff_ids = config.rootfs.diff_ids;
-        if layer_paths.len() != diff_ids.len() {
-            let (layers, diff_ids) = (layer_paths.len(), diff_ids.len());
-            return Err(ArchiveError::LayerCount { layers, diff_ids });
-        }
-        let layers: Vec<Blob> =
-            layer_paths.iter().map(|path| self.find(path)).collect::<Result<_, _>>()?;
-        Ok(ImageInfo {
-            id: digest(&config_bytes),
-            tags,
-            entrypoint: run.entrypoint.unwrap_or_default(),
-            cmd: run.cmd.unwrap_or_default(),
-            architecture: config.architecture,
-            os: config.os,
-            diff_ids,
-            layer_bytes: layers.iter().map(|layer| layer.bytes).sum(),
-            config: config_bytes,
-            layers,
-        })
-    }
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
 
-    /// Follows an OCI layout from its index to the one image in it.
-    fn oci_image(&mut self) -> Result<(String, Vec<String>, Vec<String>), ArchiveError> {
-        let index: OciIndex = self.json("index.json", None)?.1;
-        let mut descriptor = one_image(index)?;
-        let tag = descriptor.annotations.get(OCI_TAG).cloned();
-        if descriptor.is_index() {
-            let path = descriptor.path()?;
-            let nested: OciIndex = self.json(&path, Some(&descriptor.digest))?.1;
-            descriptor = one_image(nested)?;
-        }
-        let path = descriptor.path()?;
-        let manifest: OciManifest = self.json(&path, Some(&descriptor.digest))?.1;
-        let config = manifest.config.path()?;
-        self.json::<serde::de::IgnoredAny>(&config, Some(&manifest.config.digest))?;
-        let layers: Vec<String> =
-            manifest.layers.iter().map(Descriptor::path).collect::<Result<_, _>>()?;
-        Ok((config, layers, tag.into_iter().collect()))
-    }
+    use super::*;
+    use crate::docker::hashing::digest;
 
-    fn find(&self, path: &str) -> Result<Blob, ArchiveError> {
-        let missing = || ArchiveError::Missing { path: path.to_owned() };
-        let mut at = clean(path, "")?.ok_or_else(missing)?;
-        // A chain of links, or a ring of them, is nothing that an engine writes.
-        for _ in 0..LINK_DEPTH_MAX {
-            match self.nodes.get(&at).ok_or_else(missing)? {
-                Node::File(blob) => return Ok(*blob),
-                Node::Link(target) => at = target.clone(),
-            }
-        }
-        Err(missing())
-    }
-
-    fn json<T: for<'a> Deserialize<'a>>(
-        &mut self,
-        path: &str,
-        expected: Option<&str>,
-    ) -> Result<(Vec<u8>, T), ArchiveError> {
-        let blob = self.find(path)?;
-        if blob.bytes > JSON_BYTES_MAX {
-            return Err(ArchiveError::TooMany { what: "bytes of JSON", max: JSON_BYTES_MAX });
-        }
-        self.file.seek(SeekFrom::Start(blob.offset)).map_err(ArchiveError::Read)?;
+    /// What an engine gets depends on the image alone, and not on what it came as.
+    #[test]
+    fn an_archive_and_its_parts_are_copied_alike() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let layers = [&b"the lowest"[..], b"the highest"];
+        let config = json!({
+            "architecture": "amd64", "os": "linux",
+            "rootfs": {"diff_ids": layers.map(digest)},
+        });
+        let names = ["0".to_owned(), "1".to_owned()];
         let mut bytes = Vec::new();
-        (&self.file).take(blob.bytes).read_to_end(&mut bytes).map_err(ArchiveError::from_io)?;
-        if let Some(expected) = expected
-            && digest(&bytes) != expected
-        {
-            let (path, digest) = (path.to_owned(), expected.to_owned());
-            return Err(ArchiveError::Digest { path, digest });
-        }
-        let value = serde_json::from_slice(&bytes)
-            .map_err(|source| ArchiveError::Json { path: path.to_owned(), source })?;
-        Ok((bytes, value))
+        let manifest = tarball::manifest("c.json", Some("debian:latest"), &names);
+        let mut file = |name: &str, content: &[u8]| tarball::file(&mut bytes, name, content);
+        file("1", layers[1]).expect("memory");
+        file("c.json", config.to_string().as_bytes()).expect("memory");
+        file("0", layers[0]).expect("memory");
+        file("manifest.json", &manifest).expect("memory");
+        tarball::end(&mut bytes).expect("memory");
+        let path = folder.path().join("image.tar");
+        std::fs::write(&path, bytes).expect("an archive");
+
+        let archive = Image::open(&path).expect("an image");
+        let parts = folder.path().join("parts");
+        archive.split(&parts).expect("parts");
+        let copy = |image: &Image| {
+            let mut copy = Vec::new();
+            image.copy(Some("dockercomp:1"), &mut copy).expect("memory");
+            copy
+        };
+        let copied = copy(&archive);
+        assert!(copied == copy(&Image::open(&parts).expect("an image")));
+        std::fs::write(&path, copied).expect("an archive");
+        let again = Image::open(&path).expect("an image");
+        assert_eq!(
+            (&again.info.id, &again.info.tags[..]),
+            (&archive.info.id, &["dockercomp:1".to_owned()][..])
+        );
     }
 }
-
-/// The one image of an index. Attestations that build tools add are no images.
-fn one_image(index: OciIndex) -> Result<Descriptor, ArchiveError> {
-    let mut images: Vec<Descriptor> = index
-        .manifests
-        .into_iter()
-        .filter(|d| !d.annotations.contains_key(OCI_ATTESTATION))
-        .collect();
-    match images.pop() {
-        Some(image) if images.is_empty() => Ok(image),
-        last => Err(ArchiveError::ImageCount { count: images.len() + usize::from(last.is_some()) }),
-    }
-}
-
-/// Resolves `path` against `parent`, both inside the archive; `None` is the archive itself.
-fn clean(path: &str, parent: &str) -> Result<Option<String>, ArchiveError> {
-    let unsafe_path = || ArchiveError::UnsafePath { path: path.to_owned() };
-    let mut parts: Vec<&str> = parent.split('/').filter(|part| !part.is_empty()).collect();
-    for component in Path::new(path).components() {
-        match component {
-            Component::Normal(part) => parts.push(part.to_str().ok_or_else(unsafe_path)?),
-            Component::CurDir => {}
-            Component::ParentDir => {
-                parts.pop().ok_or_else(unsafe_path)?;
-            }
-            Component::RootDir | Component::Prefix(_) => return Err(unsafe_path()),
-        }
-    }
-    Ok(if parts.is_empty() { None } else { Some(parts.join("/")) })
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn is_extension(kind: EntryType) -> bool {
-    matches!(
-        kind,
-        EntryType::XHeader
-            | EntryType::XGlobalHeader
-            | EntryType::GNULongName
-            | EntryType::GNULongLink
-    )
-}
-
-/// Entries of an archive. Images of a hundred layers have about four hundred.
-const ENTRIES_MAX: usize = 10_000;
-/// Layers of an image; engines allow fewer.
-const LAYERS_MAX: usize = 128;
-/// Largest manifest or configuration.
-const JSON_BYTES_MAX: u64 = 4 << 20;
-/// Links followed to reach a layer.
-const LINK_DEPTH_MAX: usize = 8;
-/// How compressed files begin: gzip, zstd, bzip2, xz.
-const COMPRESSED_MAGICS: [&[u8]; 4] =
-    [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd\x37\x7a\x58"];
-/// Annotation that holds a tag.
-const OCI_TAG: &str = "org.opencontainers.image.ref.name";
-/// Annotation that marks an attestation about an image.
-const OCI_ATTESTATION: &str = "vnd.docker.reference.type";

@@ -198,6 +198,7 @@ fn model(swarms: usize, lookups: usize, seeds: u64) -> Vec<Report> {
         reachable: swarms as u32,
         hidden: 0,
         bootstrap: BOOTSTRAP as u32,
+        colocated: None,
         routing: Options { rules: Rules::Libp2p, refresh, ..Options::default() },
         churn: None,
         duration: refresh,

@@ -9,8 +9,10 @@
 //! Each [`Agent`] talks with its own coordinator; only starting and asking are decided here.
 //!
 //! **Starting.** Whoever has used least of the machine for its share ([`Usage`]) is next. If
-//! none of its ready replicas fits beside what runs, the others wait until one does, or small
-//! replicas of others would keep a large one out for ever.
+//! none of its ready replicas fits beside what runs, others start only what leaves room for one
+//! when all that ran before has ended, or small replicas would keep a large one out for ever.
+//! Batch systems call that backfilling. (Lifka, "The ANL/IBM SP Scheduling System", JSSPP 1995;
+//! there a job must say how long it runs, here nobody needs to know.)
 //!
 //! **Asking.** What may be held in reserve is divided by shares among the projects that are
 //! expected to give work. One that has said that there is nothing, or does not answer, counts
@@ -19,12 +21,15 @@
 //! of any size: all have something to start when their turn comes, and turns alone decide.
 //!
 //! **Debts.** Use decays, and a project that comes back with work is forgiven most of its
-//! turns ([`CATCH_UP_MAX`](crate::CATCH_UP_MAX)): it had the machine when it wanted it.
+//! turns ([`CATCH_UP_MAX`](crate::CATCH_UP_MAX)): it had the machine when it wanted it. As much
+//! is forgiven of what a project got only because it fitted beside another.
 //!
 //! # What is not here
 //!
 //! - Deadlines across projects: a replica whose turn comes too late is dropped before it
 //!   starts, as in one project.
+//! - Turns of more than one replica: two projects whose replicas do not fit beside each other
+//!   alternate one by one, and what no third can use lies idle meanwhile.
 //!
 //! # Bounds
 //!
@@ -36,11 +41,11 @@ mod tests;
 #[cfg(test)]
 mod world;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use dockercomp_protocol::Timestamp;
 use dockercomp_protocol::ids::ProjectId;
 use dockercomp_protocol::wire::work::Capacity;
+use dockercomp_protocol::{ReplicaId, Timestamp};
 
 use crate::tasks::sum;
 use crate::usage::{Share, Usage, part};
@@ -91,6 +96,15 @@ pub struct Household {
     config: Config,
     members: BTreeMap<ProjectId, Seat>,
     actions: VecDeque<(ProjectId, Action)>,
+    awaited: Option<Awaited>,
+}
+
+/// Whose turn it is, but for whom there is no room.
+#[derive(Debug)]
+struct Awaited {
+    project: ProjectId,
+    /// What was started since, and will leave room for it.
+    beside: BTreeSet<(ProjectId, ReplicaId)>,
 }
 
 #[derive(Debug)]
@@ -104,7 +118,7 @@ impl Household {
     /// A household without projects.
     #[must_use]
     pub const fn new(config: Config) -> Self {
-        Self { config, members: BTreeMap::new(), actions: VecDeque::new() }
+        Self { config, members: BTreeMap::new(), actions: VecDeque::new(), awaited: None }
     }
 
     /// Takes a project in. One that is there already stays as it is.
@@ -208,15 +222,17 @@ impl Household {
 
     /// Forgives a project what lies too far from where those who have work stand.
     fn level(&mut self, project: &ProjectId) {
-        let others: Vec<f64> = self
-            .members
-            .iter()
-            .filter(|(id, seat)| *id != project && seat.agent.has_unfinished())
-            .map(|(_, seat)| seat.usage.turn(seat.share, 0.0))
-            .collect();
+        let others = self.others_with_work(project);
         if let Some(seat) = self.members.get_mut(project) {
-            seat.usage.level(seat.share, others.into_iter());
+            seat.usage.level(seat.share, &others);
         }
+    }
+
+    /// The shares of all others that have work, and what they have used.
+    fn others_with_work(&self, project: &ProjectId) -> Vec<(Share, Usage)> {
+        let others = self.members.iter().filter(|(id, _)| *id != project);
+        let have_work = others.filter(|(_, seat)| seat.agent.has_unfinished());
+        have_work.map(|(_, seat)| (seat.share, seat.usage)).collect()
     }
 
     /// Starts and asks for what there is room for, and gathers what the agents want.
@@ -231,26 +247,72 @@ impl Household {
     }
 
     fn start_what_fits(&mut self, now: Timestamp) {
-        let offer = self.config.offer;
-        loop {
-            let free = offer.minus(&sum(self.members.values().map(|seat| seat.agent.busy())));
-            // Only what fits at all is waited for.
-            let could_start = self
-                .members
-                .iter_mut()
-                .filter(|(_, seat)| seat.agent.next_to_start(&offer).is_some());
-            let next = could_start.min_by(|(_, one), (_, other)| {
-                let turn =
-                    |seat: &Seat| seat.usage.turn(seat.share, part(&seat.agent.busy(), &offer));
-                turn(one).total_cmp(&turn(other)).then(other.share.cmp(&one.share))
-            });
-            let Some((_, seat)) = next else { return };
-            let Some((replica, _)) = seat.agent.next_to_start(&free) else { return };
+        while let Some((project, replica)) = self.next_to_start() {
+            let Some(seat) = self.members.get_mut(&project) else { return };
             seat.agent.start(replica);
             if !seat.agent.has_waiting() {
                 seat.agent.has_more_room(now);
             }
         }
+    }
+
+    /// A replica of the project whose turn it is; while that one waits for room, one of another
+    /// that does not keep it from starting.
+    fn next_to_start(&mut self) -> Option<(ProjectId, ReplicaId)> {
+        let offer = self.config.offer;
+        let free = offer.minus(&sum(self.members.values().map(|seat| seat.agent.busy())));
+        let in_turn = self.in_turn();
+        let (first, seat) = in_turn.first()?;
+        if let Some((replica, _)) = seat.agent.next_to_start(&free) {
+            let next = (*first, replica);
+            self.awaited = None;
+            return Some(next);
+        }
+        let (_, need) = seat.agent.next_to_start(&offer)?;
+        let (first, turn) = (*first, seat.usage.turn(seat.share, 0.0));
+        let mut beside = self.running_beside(&first);
+        let beside_takes = sum(beside.values().copied());
+        let room = free.least(&offer.minus(&need).minus(&beside_takes));
+        let (next, need) = in_turn[1..].iter().find_map(|(project, seat)| {
+            let (replica, need) = seat.agent.next_to_start(&room)?;
+            Some(((*project, replica), need))
+        })?;
+        beside.insert(next, need);
+        self.awaited = Some(Awaited { project: first, beside: beside.into_keys().collect() });
+        // It takes what nobody else can use, which may not cost it its turn for days.
+        let others = self.others_with_work(&next.0);
+        if let Some(seat) = self.members.get_mut(&next.0) {
+            seat.usage.forgive(seat.share, turn, &others);
+        }
+        Some(next)
+    }
+
+    /// What was started since it is this project's turn and there is no room for it, and still
+    /// runs; and what each takes.
+    fn running_beside(&self, first: &ProjectId) -> BTreeMap<(ProjectId, ReplicaId), Capacity> {
+        let awaited = self.awaited.iter().filter(|awaited| awaited.project == *first);
+        let started = awaited.flat_map(|awaited| awaited.beside.iter().copied());
+        let takes = |(project, replica): (ProjectId, ReplicaId)| {
+            let need = self.members.get(&project)?.agent.busy_with(replica)?;
+            Some(((project, replica), need))
+        };
+        started.filter_map(takes).collect()
+    }
+
+    /// Projects with a ready replica that the machine could run at all; whose turn it is, first.
+    fn in_turn(&self) -> Vec<(ProjectId, &Seat)> {
+        let offer = &self.config.offer;
+        let turn = |seat: &Seat| seat.usage.turn(seat.share, part(&seat.agent.busy(), offer));
+        let mut ready: Vec<(ProjectId, &Seat)> = self
+            .members
+            .iter()
+            .filter(|(_, seat)| seat.agent.next_to_start(offer).is_some())
+            .map(|(project, seat)| (*project, seat))
+            .collect();
+        ready.sort_by(|(_, one), (_, other)| {
+            turn(one).total_cmp(&turn(other)).then(other.share.cmp(&one.share))
+        });
+        ready
     }
 
     /// What a project may ask for.

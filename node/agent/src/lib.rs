@@ -451,6 +451,11 @@ impl Agent {
         self.tasks.busy()
     }
 
+    /// What one replica takes if it runs, or has not stopped yet.
+    pub(crate) fn busy_with(&self, replica: ReplicaId) -> Option<Capacity> {
+        self.tasks.busy_with(replica)
+    }
+
     /// The first ready replica that fits into `free`, and what it takes.
     pub(crate) fn next_to_start(&self, free: &Capacity) -> Option<(ReplicaId, Capacity)> {
         self.tasks.next_to_start(free)

@@ -76,6 +76,14 @@ impl Tasks {
         }))
     }
 
+    /// What one replica takes if it runs, or has not stopped yet.
+    pub(crate) fn busy_with(&self, replica: ReplicaId) -> Option<Capacity> {
+        match self.tasks.get(&replica) {
+            Some(Task::Running(lease) | Task::Aborting(lease)) => Some(lease.need),
+            _ => None,
+        }
+    }
+
     /// The first ready replica that fits into `free`, and what it takes.
     pub(crate) fn next_to_start(&self, free: &Capacity) -> Option<(ReplicaId, Capacity)> {
         self.tasks.iter().find_map(|(replica, task)| match task {

@@ -22,7 +22,8 @@ use dockercomp_protocol::wire::work::Capacity;
 pub const HALF_LIFE: Duration = Duration::from_secs(86_400);
 
 /// A project that comes back with work after it had none gets the whole machine for this long
-/// at most before the others have their shares again.
+/// at most before the others have their shares again; and it waits for no longer if it had more
+/// than its share before.
 pub const CATCH_UP_MAX: Duration = Duration::from_secs(3600);
 
 /// What runs counts as used this far ahead, so that replicas that start at one moment are
@@ -109,14 +110,23 @@ impl Usage {
         (self.counted + running * TURN.as_secs_f64()) / f64::from(share.get())
     }
 
-    /// Forgives all that lies further than [`CATCH_UP_MAX`] from where others stand.
-    pub(crate) fn level(&mut self, share: Share, others: impl Iterator<Item = f64> + Clone) {
-        let share = f64::from(share.get());
-        let lowest = others.clone().reduce(f64::min).unwrap_or(0.0);
-        let highest = others.reduce(f64::max).unwrap_or(f64::INFINITY);
-        let at_least = (share * lowest - CATCH_UP_MAX.as_secs_f64()).max(0.0);
-        let at_most = share * highest + CATCH_UP_MAX.as_secs_f64();
-        self.counted = self.counted.clamp(at_least, at_most);
+    /// Forgives all that lies further than [`CATCH_UP_MAX`] from where the last of the others
+    /// stands: so long at most does it keep that one waiting now, or wait itself behind it.
+    pub(crate) fn level(&mut self, share: Share, others: &[(Share, Self)]) {
+        let turns = others.iter().map(|(share, usage)| usage.turn(*share, 0.0));
+        if let Some(last) = turns.reduce(f64::max) {
+            let at_least = last * f64::from(share.get()) - CATCH_UP_MAX.as_secs_f64();
+            self.counted = self.counted.max(at_least);
+            self.forgive(share, last, others);
+        }
+    }
+
+    /// Forgives what would let it wait for longer than [`CATCH_UP_MAX`] behind one that stands at
+    /// `turn`, if the others used the whole machine meanwhile.
+    pub(crate) fn forgive(&mut self, share: Share, turn: f64, others: &[(Share, Self)]) {
+        let shares: f64 = others.iter().map(|(share, _)| f64::from(share.get())).sum();
+        let at_most = (turn + CATCH_UP_MAX.as_secs_f64() / shares) * f64::from(share.get());
+        self.counted = self.counted.min(at_most);
     }
 }
 
@@ -166,21 +176,24 @@ mod tests {
 
     #[test]
     fn what_lies_too_far_from_others_is_forgiven() {
-        let hours = |n: u64| n * 3_600_000;
-        let share = Share::default();
-        let turn = |counted| Usage::remembered(0, counted, Timestamp(0)).turn(share, 0.0);
+        let minutes = |n: u64| n * 60_000;
+        let usage = |counted| Usage::remembered(0, counted, Timestamp(0));
+        let share = |share| Share::new(share).expect("a share");
+        // The first has used five hours for its share, the second ten for each of two.
+        let others = [(share(1), usage(minutes(300))), (share(2), usage(minutes(1200)))];
         let level = |counted| {
-            let mut usage = Usage::remembered(0, counted, Timestamp(0));
-            usage.level(share, [turn(hours(10)), turn(hours(12))].into_iter());
+            let mut usage = usage(counted);
+            usage.level(share(6), &others);
             usage.to_remember().1
         };
-        assert_eq!(level(0), hours(9));
-        assert_eq!(level(hours(11)), hours(11));
-        assert_eq!(level(hours(20)), hours(13));
+        assert_eq!(level(0), minutes(3600 - 60));
+        assert_eq!(level(minutes(3600)), minutes(3600));
+        // In an hour the others use twenty minutes for each share, which six would have been.
+        assert_eq!(level(minutes(9999)), minutes(3600 + 120));
         // Nobody else is there to be fair to.
-        let mut usage = Usage::remembered(0, hours(20), Timestamp(0));
-        usage.level(share, std::iter::empty());
-        assert_eq!(usage.to_remember().1, hours(20));
+        let mut alone = usage(minutes(9999));
+        alone.level(share(6), &[]);
+        assert_eq!(alone.to_remember().1, minutes(9999));
     }
 
     #[test]

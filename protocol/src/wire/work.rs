@@ -130,6 +130,16 @@ impl Capacity {
         }
     }
 
+    /// What is in both.
+    #[must_use]
+    pub fn least(&self, other: &Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.min(other.cpu_millis),
+            memory_bytes: self.memory_bytes.min(other.memory_bytes),
+            disk_bytes: self.disk_bytes.min(other.disk_bytes),
+        }
+    }
+
     /// What a replica under these limits takes.
     #[must_use]
     pub const fn of(limits: &crate::execution::Limits) -> Self {

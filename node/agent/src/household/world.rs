@@ -1,7 +1,7 @@
 //! A small world for a household: projects whose coordinators give work at some times, do not
 //! answer at others, and books of who used what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -38,12 +38,27 @@ pub(super) struct Project {
 pub(super) struct Books {
     /// Seconds on the whole machine.
     pub(super) used: f64,
+    /// Those of them that it had because others, whose turn it was, could start nothing.
+    pub(super) used_out_of_turn: f64,
     /// Seconds in which no more of its replicas fitted beside each other, others or not.
     pub(super) full: f64,
     /// The longest time in which it had work and nothing of it ran.
     pub(super) starved: Duration,
-    hungry_since: Option<Timestamp>,
+    /// The most that others used, in seconds on the whole machine, while it had work and nothing
+    /// of it ran.
+    pub(super) passed_over: f64,
+    hungry: Option<Hungry>,
     busy: BTreeMap<ReplicaId, Capacity>,
+    /// Which were started though it was others' turn.
+    out_of_turn: BTreeSet<ReplicaId>,
+}
+
+/// A project that has work, and nothing of it runs.
+#[derive(Clone, Copy, Debug)]
+struct Hungry {
+    since: Timestamp,
+    /// What others have used since.
+    others_used: f64,
 }
 
 /// See the module documentation.
@@ -139,16 +154,24 @@ impl World {
         for (project, books) in &mut self.books {
             let busy = crate::tasks::sum(books.busy.values().copied());
             books.used += seconds * part(&busy, &self.offer);
+            let out_of_turn = books.busy.iter().filter(|(it, _)| books.out_of_turn.contains(it));
+            let out_of_turn = crate::tasks::sum(out_of_turn.map(|(_, need)| *need));
+            books.used_out_of_turn += seconds * part(&out_of_turn, &self.offer);
             all = crate::tasks::sum([all, busy].into_iter());
             if !self.offer.minus(&busy).holds(&self.projects[project].need) {
                 books.full += seconds;
             }
-            if books.busy.is_empty() && works.contains(project) {
-                let since = *books.hungry_since.get_or_insert(self.now);
-                books.starved = books.starved.max(to.since(since));
-            } else {
-                books.hungry_since = None;
+        }
+        for (project, books) in &mut self.books {
+            if !books.busy.is_empty() || !works.contains(project) {
+                books.hungry = None;
+                continue;
             }
+            let start = Hungry { since: self.now, others_used: 0.0 };
+            let hungry = books.hungry.get_or_insert(start);
+            hungry.others_used += seconds * part(&all, &self.offer);
+            books.starved = books.starved.max(to.since(hungry.since));
+            books.passed_over = books.passed_over.max(hungry.others_used);
         }
         assert!(self.offer.holds(&all), "more runs than is offered: {all:?}");
         let smallest = works.iter().map(|project| part(&self.projects[project].need, &self.offer));
@@ -168,7 +191,12 @@ impl World {
                 }
                 Action::Start { replica } => {
                     let (need, run) = (self.projects[&project].need, self.projects[&project].run);
-                    self.books.get_mut(&project).expect("known").busy.insert(replica, need);
+                    let is_out_of_turn = self.is_out_of_turn(&project, replica);
+                    let books = self.books.get_mut(&project).expect("known");
+                    if is_out_of_turn {
+                        books.out_of_turn.insert(replica);
+                    }
+                    books.busy.insert(replica, need);
                     let run = run / 2 + run * self.draw(1000) / 1000;
                     self.after(run, project, Event::Finished { replica });
                 }
@@ -192,6 +220,24 @@ impl World {
                 Action::Abort { .. } | Action::TakeLeave => panic!("nobody wanted {action:?}"),
             }
         }
+    }
+
+    /// Whether a project starts a replica beside one that is waited for, or because nobody who
+    /// stands before it has anything to start.
+    fn is_out_of_turn(&self, project: &ProjectId, replica: ReplicaId) -> bool {
+        let awaited = self.household.awaited.as_ref();
+        if awaited.is_some_and(|awaited| awaited.beside.contains(&(*project, replica))) {
+            return true;
+        }
+        let turn = |id: &ProjectId| {
+            let seat = &self.household.members[id];
+            let busy = crate::tasks::sum(self.books[id].busy.values().copied());
+            seat.usage.turn(seat.share, part(&busy, &self.offer))
+        };
+        let has_ready =
+            |id: &ProjectId| self.household.members[id].agent.next_to_start(&self.offer).is_some();
+        let mut before = self.projects.keys().filter(|id| turn(id) < turn(project)).peekable();
+        before.peek().is_some() && !before.any(has_ready)
     }
 
     fn is_silent(&self, project: &ProjectId) -> bool {

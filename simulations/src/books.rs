@@ -63,6 +63,8 @@ pub(crate) struct Books {
     accepted: BTreeMap<UnitId, Cid>,
     /// Units whose accepted outputs were once given up as lost.
     lost: BTreeSet<UnitId>,
+    /// Those of them that were given up.
+    withdrawn: BTreeSet<UnitId>,
     cancelled: BTreeSet<u32>,
     /// Results of each host that were accepted.
     accepted_of: Vec<u64>,
@@ -167,6 +169,7 @@ impl Books {
                         self.report(Violation::OutputNotThere { job, index });
                     }
                 }
+                Record::Failed { job, index, .. } => self.given_up(jobs.unit(job, *index)),
                 Record::OutputLost { job, index, .. } => {
                     self.lost.insert(jobs.unit(job, *index));
                 }
@@ -178,8 +181,7 @@ impl Books {
                 | Record::Inconclusive { .. }
                 | Record::LotClosed { .. }
                 | Record::NodeKnown { .. }
-                | Record::Sampled { .. }
-                | Record::Failed { .. } => {}
+                | Record::Sampled { .. } => {}
             }
         }
         if n_accepted < receipts.len() {
@@ -249,6 +251,17 @@ impl Books {
         }
         if let Some(first) = self.accepted.insert(unit, output) {
             self.report(Violation::AcceptedTwice { job, index, first, second: output });
+        }
+    }
+
+    /// What was accepted is given up only if it was lost.
+    fn given_up(&mut self, unit: UnitId) {
+        if self.accepted.contains_key(&unit) {
+            self.withdrawn.insert(unit);
+            if !self.lost.contains(&unit) {
+                let UnitId { job, index } = unit;
+                self.report(Violation::Withdrawn { job, index });
+            }
         }
     }
 
@@ -368,19 +381,10 @@ impl Books {
             .filter_map(|(id, entry)| Some((*id, entry.host, entry.unit, entry.product.as_ref()?)))
     }
 
-    /// What was accepted for the units of a job.
-    pub(crate) fn accepted(&self, job: u32) -> impl Iterator<Item = (UnitId, Cid)> {
-        let all = UnitId { job, index: 0 }..=UnitId { job, index: u64::MAX };
-        self.accepted.range(all).map(|(unit, output)| (*unit, *output))
-    }
-
-    pub(crate) fn is_lost(&self, unit: UnitId) -> bool {
-        self.lost.contains(&unit)
-    }
-
     /// Compares a job's figure with what was seen.
     pub(crate) fn count(&mut self, job: u32, said: u64) {
-        let seen = self.accepted.keys().filter(|unit| unit.job == job).count() as u64;
+        let stands = |unit: &&UnitId| unit.job == job && !self.withdrawn.contains(unit);
+        let seen = self.accepted.keys().filter(stands).count() as u64;
         if said != seen {
             self.report(Violation::Miscounted { job, said, seen });
         }

@@ -35,7 +35,9 @@ impl Scenario {
             job.validation.policy = rules.policy();
         }
         let validations = || jobs.iter().map(|job| &job.validation);
-        let replicas = validations().map(|rules| rules.max_total_results).max().unwrap_or(0);
+        // As many as may have a unit, and compute its output again when it is lost.
+        let most = |rules: &Validation| rules.max_total_results + rules.max_success_results + 1;
+        let replicas = validations().map(most).max().unwrap_or(0);
         let bound = validations().map(Validation::delay_bound).max().unwrap_or_default();
         let hold = validations().map(|rules| hold(&rules.policy)).max().unwrap_or_default();
         let (departed_outputs, lost_after) = rules.losses();

@@ -195,6 +195,14 @@ pub enum Violation {
         /// The unit.
         index: u64,
     },
+    /// An accepted unit was given up though its output was not lost.
+    #[error("unit {index} of job {job} was accepted, and given up though its output was there")]
+    Withdrawn {
+        /// The job.
+        job: u32,
+        /// The unit.
+        index: u64,
+    },
     /// A job's figures contradict what was seen of it.
     #[error("job {job} is said to have {said} accepted units, {seen} were seen")]
     Miscounted {

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use dockercomp_coordinator_core::{JobState, JobView, Record};
+use dockercomp_coordinator_core::{JobState, Record};
 use dockercomp_protocol::job::Policy;
 
-use crate::behaviour::{Behaviour, honest_output};
+use crate::behaviour::Behaviour;
 use crate::books::{Books, VIOLATIONS_MAX};
 use crate::context::{Context, Event};
 use crate::coordinator::Coordinator;
@@ -260,10 +260,7 @@ impl<'a> World<'a> {
                 self.cx.books.report(Violation::NeverTaken { job: number, patience });
                 continue;
             };
-            if view.state == JobState::Running
-                && !self.is_deserted(job.spec.validation.policy)
-                && !self.lacks_only_lies(number, &view)
-            {
+            if view.state == JobState::Running && !self.is_deserted(job.spec.validation.policy) {
                 self.cx.books.report(Violation::Stalled {
                     job: number,
                     patience,
@@ -289,17 +286,6 @@ impl<'a> World<'a> {
                 let node = core.node(names::name(host));
                 node.is_some_and(|node| node.standings.values().any(|of| of.is_barred))
             })
-    }
-
-    /// Whether all that a job still lacks are wrong outputs that were accepted and given up as
-    /// lost: nobody who is honest can compute them again, and the core does not take back what it
-    /// accepted.
-    fn lacks_only_lies(&self, job: u32, view: &JobView) -> bool {
-        let books = &self.cx.books;
-        let mut lacking = books.accepted(job).filter(|(_, output)| !self.coordinator.has(output));
-        view.in_flight == 0
-            && view.waiting == 0
-            && lacking.all(|(unit, output)| output != honest_output(unit) && books.is_lost(unit))
     }
 
     /// When the last job ended, or the run did.

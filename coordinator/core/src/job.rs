@@ -18,7 +18,7 @@ use crate::checks::Known;
 use crate::dispatch::Lanes;
 use crate::gate::{Gate, Progress};
 use crate::record::{Seed, Terms, UnitError};
-use crate::replica::Tally;
+use crate::replica::{Replica, Tally, ValidateState};
 use crate::unit::Unit;
 
 /// A job, by its place in the order of submission.
@@ -175,13 +175,26 @@ impl Job {
         match unit.target() {
             None if self.is_running() && unit.is_lost() => {
                 // One that agrees is enough: what is right is known.
-                let is_begun = unit.replicas.iter().any(|replica| replica.state.is_in_progress());
-                u32::from(!is_begun && unit.replicas.len() < UNIT_REPLICAS_MAX as usize)
+                u32::from(!unit.is_leased() && unit.replicas.len() < UNIT_REPLICAS_MAX as usize)
             }
             Some(target) if self.is_running() => {
                 unit.census().wanted(target, &self.terms.validation)
             }
             Some(_) | None => 0,
         }
+    }
+
+    /// Whether a unit is given up though it was accepted: its output is lost, nobody is at work
+    /// on it, and too many have tried and got something else, or nothing. The limits are those
+    /// of a unit without agreement, but for what it had cost before it was lost.
+    pub(crate) fn is_irrecoverable(&self, unit: &Unit) -> bool {
+        if !self.is_running() || !unit.is_lost() || unit.is_leased() {
+            return false;
+        }
+        let rules = &self.terms.validation;
+        let differs = |replica: &&Replica| replica.state.stands(ValidateState::NoCheck);
+        unit.replicas.iter().filter(differs).count() > rules.max_success_results as usize
+            || unit.census().errors > rules.max_error_results
+            || unit.replicas.len() >= UNIT_REPLICAS_MAX as usize
     }
 }

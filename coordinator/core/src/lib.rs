@@ -344,8 +344,9 @@ impl Core {
     fn on_output_lost(&mut self, now: Timestamp, job: Cid, index: u64) {
         let key = self.state.numbers.get(&job).map(|&job| UnitKey { job, index });
         let is_owed = key.and_then(|key| self.state.owed_fetch(key)).is_some();
-        if is_owed {
+        if let Some(key) = key.filter(|_| is_owed) {
             self.persist(Record::OutputLost { at: now, job, index });
+            self.forgo(now, key);
         }
     }
 

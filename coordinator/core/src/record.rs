@@ -375,4 +375,7 @@ pub enum UnitError {
     TooManyTotalResults,
     /// A work unit whose output it needs was given up.
     InputFailed,
+    /// It was accepted, its output is lost, and as many as may be asked computed something else
+    /// or nothing.
+    OutputLost,
 }

@@ -62,7 +62,8 @@ pub enum ValidateState {
     Valid,
     /// Different from the canonical output.
     Invalid,
-    /// Never compared, because the work unit failed.
+    /// Never compared, because the work unit failed, or because the canonical output is lost and
+    /// nobody can look at it.
     NoCheck,
     /// Compared, but no quorum agreed yet.
     Inconclusive,
@@ -95,6 +96,11 @@ impl ReplicaState {
     /// Whether it is equal to the canonical output.
     pub(crate) const fn is_valid(&self) -> bool {
         matches!(self, Self::Success { validate: ValidateState::Valid, .. })
+    }
+
+    /// Whether it is a success that stands so.
+    pub(crate) fn stands(&self, standing: ValidateState) -> bool {
+        matches!(self, Self::Success { validate, .. } if *validate == standing)
     }
 
     /// Whether a node is still held to this replica by a lease.

@@ -7,7 +7,8 @@
 //!   as good as any other; a replacement that was leased meanwhile is abandoned if the
 //!   vote decides;
 //! - after an acceptance it is compared with the canonical output, so that a slow saboteur is
-//!   caught as well as a fast one;
+//!   caught as well as a fast one; where that output is lost, it brings it back, or is one more
+//!   that differs, until the unit is given up;
 //! - after a failure it is too late.
 //!
 //! A unit leaves memory when it is decided, its output is safe, and nobody is at work on it.
@@ -71,6 +72,8 @@ impl Core {
         } else if self.state.agrees(key, result.output) {
             // One more node has what is wanted: the fetch may need it.
             self.actions.extend(self.state.owed_fetch(key));
+        } else {
+            self.forgo(now, key);
         }
         if was_failed && is_success { Verdict::TooLate } else { Verdict::Stored }
     }

@@ -12,7 +12,7 @@ use crate::action::Action;
 use crate::job::Job;
 use crate::lots::LotKey;
 use crate::node::Visit;
-use crate::record::{Record, Silence};
+use crate::record::{Record, Silence, UnitError};
 use crate::replica::ValidateState;
 use crate::state::State;
 use crate::unit::{Stage, Unit, UnitKey};
@@ -74,7 +74,7 @@ impl Core {
 
     /// Decides what is to be done with a unit after one of its replicas ended.
     pub(crate) fn transition(&mut self, now: Timestamp, key: UnitKey) {
-        if self.wants_comparison(key) {
+        if self.forgo(now, key) || self.wants_comparison(key) {
             return;
         }
         let Some((decision, basis)) = self.decide(key) else { return };
@@ -91,6 +91,17 @@ impl Core {
                 self.accept(now, key, output, basis);
             }
         }
+    }
+
+    /// Gives up an accepted unit whose output nobody can bring back. Says whether it did.
+    pub(crate) fn forgo(&mut self, now: Timestamp, key: UnitKey) -> bool {
+        let job = self.state.job(key.job);
+        let is_gone = self.state.unit(key).is_some_and(|unit| job.is_irrecoverable(unit));
+        if is_gone {
+            let (job, index, errors) = (job.id, key.index, vec![UnitError::OutputLost]);
+            self.persist(Record::Failed { at: now, job, index, errors });
+        }
+        is_gone
     }
 
     /// What to do with a unit, or nothing if it is decided, forgotten, or was judged before.

@@ -3,7 +3,9 @@
 //! ```text
 //!              quorum agrees             output is safe, all replicas over
 //! Open ───────────────────────► Accepted ──────────────────────────────► forgotten
-//!   │     limits are reached          and no later unit needs it
+//!   │                             │   and no later unit needs it
+//!   │                             │ output is lost, and nobody
+//!   │     limits are reached      ▼ gets the same again
 //!   └─────────────────────────► Failed ────────────────────────────────► forgotten
 //! ```
 //!
@@ -111,18 +113,17 @@ impl Unit {
             Stage::Accepted { stored, needed, .. } => stored && !needed,
             Stage::Failed { .. } => true,
         };
-        settled && !self.replicas.iter().any(|replica| replica.state.is_in_progress())
+        settled && !self.is_leased()
     }
 
     /// Whether a success stands so.
     pub(crate) fn has_success(&self, standing: ValidateState) -> bool {
-        self.replicas.iter().any(|replica| match replica.state {
-            ReplicaState::Success { validate, .. } => validate == standing,
-            ReplicaState::InProgress { .. }
-            | ReplicaState::Silent(_)
-            | ReplicaState::ClientError { .. }
-            | ReplicaState::ValidateError => false,
-        })
+        self.replicas.iter().any(|replica| replica.state.stands(standing))
+    }
+
+    /// Whether a node may still report a result of it in time.
+    pub(crate) fn is_leased(&self) -> bool {
+        self.replicas.iter().any(|replica| replica.state.is_in_progress())
     }
 
     /// What the validator has to know.

@@ -166,6 +166,9 @@ fn tell(known: &Known, kept: &Kept, policy: &Policy) -> Told {
 /// What is left to say of a work unit that is over and forgotten.
 fn over(known: &Known, kept: &Kept) -> Told {
     let told = |state, text: String| Told { state, text, output: None };
+    if let Some(failure) = &known.failure {
+        return told("failed", given_up(&failure.errors, Some(failure)));
+    }
     if let Some(entry) = &kept.entry {
         let results = count(entry.results.len() as u64, "result is", "results are");
         let Entry { accepted_at, basis, output, .. } = entry;
@@ -175,12 +178,11 @@ fn over(known: &Known, kept: &Kept) -> Told {
         );
         return Told { state: "accepted", text, output: Some(*output) };
     }
-    match (known.state, &known.failure) {
-        (_, Some(failure)) => told("failed", given_up(&failure.errors, Some(failure))),
-        (JobState::Cancelled { .. }, None) => {
+    match known.state {
+        JobState::Cancelled { .. } => {
             told("cancelled", "it was cancelled with its job, or had been given up".to_owned())
         }
-        (JobState::Running | JobState::Completed { .. }, None) => {
+        JobState::Running | JobState::Completed { .. } => {
             let text = "it was given up; why is not remembered, as later ones were given up too";
             told("failed", text.to_owned())
         }
@@ -201,6 +203,10 @@ fn given_up(errors: &[UnitError], failure: Option<&UnitFailure>) -> String {
                 "max_total_results replicas are used up, and nobody is left who could report"
             }
             UnitError::InputFailed => "a work unit whose output it takes was given up",
+            UnitError::OutputLost => {
+                "its output was lost after it was accepted, and what others computed again is not \
+                 the same"
+            }
         })
         .collect();
     let told = failure.map(|failure| format!(" [{}]", failure_reason(failure)));

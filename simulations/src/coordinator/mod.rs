@@ -268,11 +268,6 @@ impl Coordinator {
         })
     }
 
-    /// Whether an output was pulled.
-    pub(crate) fn has(&self, output: &Cid) -> bool {
-        self.journal.vault.contains(output)
-    }
-
     pub(crate) fn n_records(&self) -> u64 {
         self.journal.len() as u64
     }

@@ -57,7 +57,7 @@ impl State {
                 self.accept(*at, self.open(*job, *index)?, *output)
             }
             Record::Failed { at, job, index, errors } => {
-                self.fail(*at, self.open(*job, *index)?, errors)
+                self.fail(*at, self.endable(*job, *index)?, errors)
             }
             Record::NodeKnown { at, node, identity } => {
                 self.learn(*at, *node, identity);
@@ -396,6 +396,7 @@ impl State {
     ) -> Result<Effects, ApplyError> {
         let failures_max = self.config.failures_per_job_max;
         let unit = self.unit_mut(key);
+        let was_open = unit.target().is_some();
         unit.stage = Stage::Failed { errors: errors.to_vec() };
         let exits = unit.replicas.iter().filter_map(|replica| match &replica.state {
             ReplicaState::ClientError { exit } => Some(exit.clone()),
@@ -405,10 +406,18 @@ impl State {
             | ReplicaState::ValidateError => None,
         });
         let exits = exits.collect();
-        self.note_decision(key);
-        self.each_success(at, key, |_| ValidateState::NoCheck);
+        if was_open {
+            self.note_decision(key);
+            self.each_success(at, key, |_| ValidateState::NoCheck);
+            self.job_mut(key.job).n_open -= 1;
+        } else {
+            // What was said of its results when it was accepted stands.
+            let job = self.job_mut(key.job);
+            job.known.retain(|known| known.index != key.index);
+            job.n_done -= 1;
+            job.progress(key.index).done -= 1;
+        }
         let job = self.job_mut(key.job);
-        job.n_open -= 1;
         job.n_failed += 1;
         job.progress(key.index).failed += 1;
         let failure = UnitFailure { index: key.index, at, errors: errors.to_vec(), exits };

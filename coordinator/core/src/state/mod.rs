@@ -199,6 +199,13 @@ impl State {
         }
     }
 
+    /// The key of a unit that may be given up: it is undecided, or its accepted output is lost.
+    fn endable(&self, job: Cid, index: u64) -> Result<UnitKey, ApplyError> {
+        let key = UnitKey { job: self.running(job)?, index };
+        let is_lost = self.unit(key).is_some_and(|unit| unit.is_lost() && !unit.is_leased());
+        if is_lost { Ok(key) } else { self.open(job, index) }
+    }
+
     /// The key of a unit that is undecided.
     fn open(&self, job: Cid, index: u64) -> Result<UnitKey, ApplyError> {
         let key = UnitKey { job: self.running(job)?, index };

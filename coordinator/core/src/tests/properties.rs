@@ -14,7 +14,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::world::{DISCORD, JOBS, NODES, OUTPUTS, Op, POLICIES, SHAPES, World};
-use crate::{JobState, Record, Silence};
+use crate::{JobState, Record, Silence, UnitError};
 
 fn add_job() -> impl Strategy<Value = Op> {
     let (policy, compares) = (0..POLICIES.len() as u8, prop::bool::weighted(0.3));
@@ -38,7 +38,7 @@ fn op(outputs: Range<usize>) -> impl Strategy<Value = Op> {
         2 => add_job(),
         4 => (node.clone(), prop::option::of(0u8..2))
             .prop_map(|(node, operator)| Op::Register { node, operator }),
-        1 => lease.clone().prop_map(|lease| Op::Lose { lease }),
+        4 => lease.clone().prop_map(|lease| Op::Lose { lease }),
         10 => (node.clone(), 1u32..5).prop_map(|(node, leases)| Op::Request { node, leases }),
         10 => (node.clone(), 1u32..5).prop_map(|(node, leases)| Op::Work { node, leases }),
         14 => (lease.clone(), prop::option::weighted(0.1, node.clone()), outputs)
@@ -73,7 +73,7 @@ fn sequence() -> impl Strategy<Value = Vec<Op>> {
 type IsIt<T> = fn(&T) -> bool;
 
 /// What sequences must come to now and then, or the rules for it are not tested.
-const REACHED: [(&str, IsIt<Record>); 17] = [
+const REACHED: [(&str, IsIt<Record>); 18] = [
     ("a spot-check", |record| matches!(record, Record::SpotCheck { .. })),
     ("a trusted node", |record| matches!(record, Record::Leased { trusted: Some(_), .. })),
     ("a comparison", |record| matches!(record, Record::Compared { .. })),
@@ -85,6 +85,10 @@ const REACHED: [(&str, IsIt<Record>); 17] = [
     ("an audit", |record| matches!(record, Record::Sampled { .. })),
     ("a closed lot", |record| matches!(record, Record::LotClosed { .. })),
     ("a lost output", |record| matches!(record, Record::OutputLost { .. })),
+    (
+        "an output that is lost for good",
+        |record| matches!(record, Record::Failed { errors, .. } if *errors == [UnitError::OutputLost]),
+    ),
     ("an extension", |record| matches!(record, Record::Extended { .. })),
     ("an absence", |record| matches!(record, Record::Away { .. })),
     ("an identity", |record| matches!(record, Record::NodeKnown { .. })),

@@ -10,7 +10,7 @@ use dockercomp_protocol::wire::work::{Capacity, Verdict};
 use dockercomp_protocol::{Cid, NodeId, receipt::Basis};
 
 use super::env::{TestEnv, cid, node, request, result, spec};
-use crate::{Action, Event, Hindrance, NoWork, Profile, ReplicaFate, ReplicaView};
+use crate::{Action, Event, Hindrance, NoWork, Profile, ReplicaFate, ReplicaView, UnitError};
 
 fn register(env: &mut TestEnv, node: NodeId, operator: Option<&str>) {
     let operator = operator.map(ToOwned::to_owned);
@@ -188,6 +188,57 @@ fn an_accepted_output_that_is_lost_is_computed_again() {
     env.store(job, 0);
     env.expect_job_completed(job);
     assert_eq!(env.core.job(job).map(|view| (view.done, view.replicas.valid)), Some((1, 2)));
+}
+
+/// Whoever computed it is gone, and the others say otherwise: there is no telling who is right,
+/// and no output to give.
+#[test]
+fn a_lost_output_that_nobody_gets_again_fails_its_unit() {
+    let mut env = TestEnv::new();
+    let [ada, bob, joe] = ["ada", "bob", "joe"].map(node);
+    let job = env.job("job", 1, |spec| {
+        let rules = &mut spec.validation;
+        (rules.min_quorum, rules.target_nresults, rules.max_success_results) = (1, 1, 1);
+    });
+    let lease = env.lease(ada);
+    env.report(ada, &lease, "one");
+    env.expect_accepted(&lease, "one", &[ada]);
+    env.step(Event::OutputLost { job, index: 0 });
+    for node in [bob, joe] {
+        assert_eq!(env.core.job(job).map(|view| (view.done, view.failed)), Some((1, 0)));
+        let lease = env.lease(node);
+        assert_eq!(env.report(node, &lease, "other"), Verdict::Stored);
+    }
+    env.expect_job_completed(job);
+    let view = env.core.job(job).expect("known");
+    assert_eq!((view.done, view.stored, view.failed), (0, 0, 1));
+    assert_eq!(view.failures[0].errors, [UnitError::OutputLost]);
+    // It was accepted rightly, for all anybody knows, and nobody was caught.
+    assert_eq!((view.replicas.valid, view.replicas.invalid), (1, 0));
+    env.restart();
+}
+
+/// It is not used to check nodes any more: it may have been wrong.
+#[test]
+fn what_was_lost_for_good_is_known_no_longer() {
+    let mut env = TestEnv::new();
+    let [ada, bob, joe] = ["ada", "bob", "joe"].map(node);
+    let job = env.job("job", 2, |spec| {
+        let (all, rules) = (Share::WHOLE, Credibility::default());
+        spec.validation.policy =
+            Policy::Credibility(Credibility { accepted_error: all, spot_checks: all, ..rules });
+        let rules = &mut spec.validation;
+        (rules.min_quorum, rules.target_nresults, rules.max_error_results) = (1, 1, 0);
+    });
+    let lease = env.lease(ada);
+    env.report(ada, &lease, "one");
+    env.expect_accepted(&lease, "one", &[ada]);
+    env.step(Event::OutputLost { job, index: lease.index });
+    let again = env.lease(bob);
+    assert_eq!(again.index, lease.index);
+    env.report_error(bob, &again);
+    assert_eq!(env.core.job(job).map(|view| view.failed), Some(1));
+    assert_ne!(env.lease(joe).index, lease.index);
 }
 
 /// The lease of one trusted node is lost and another has the unit as well: whoever is first

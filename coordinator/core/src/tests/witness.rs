@@ -52,6 +52,8 @@ pub(super) struct Witness {
     bases: Vec<Basis>,
     failed: BTreeSet<Unit>,
     stored: BTreeSet<Unit>,
+    /// Accepted, and at some time nobody had the output any more.
+    lost: BTreeSet<Unit>,
     ended: BTreeSet<Cid>,
     /// Units of each job whose results did not agree.
     scattered: BTreeMap<Cid, u32>,
@@ -182,8 +184,11 @@ impl Witness {
                 assert!(!self.failed.contains(&(*job, *index)), "accepted after it failed");
             }
             Record::Failed { job, index, .. } => {
-                assert!(!self.accepted.contains_key(&(*job, *index)), "failed when accepted");
-                assert!(self.failed.insert((*job, *index)), "unit {index} failed twice");
+                let unit = (*job, *index);
+                let may_fail = !self.accepted.contains_key(&unit) || self.lost.contains(&unit);
+                assert!(may_fail, "failed when accepted");
+                assert!(!self.stored.contains(&unit), "failed when safe");
+                assert!(self.failed.insert(unit), "unit {index} failed twice");
             }
             Record::OutputStored { job, index, .. } => {
                 assert!(self.accepted.contains_key(&(*job, *index)), "stored before accepted");
@@ -191,6 +196,7 @@ impl Witness {
             }
             Record::OutputLost { job, index, .. } => {
                 assert!(!self.stored.contains(&(*job, *index)), "what is safe cannot be lost");
+                self.lost.insert((*job, *index));
             }
             Record::JobCancelled { job, .. } => self.forget(*job),
             Record::JobAdded { .. } | Record::Sampled { .. } | Record::NodeKnown { .. } => {}
@@ -440,7 +446,8 @@ impl Witness {
         for replica in forget.iter().filter(own) {
             let unit = &self.leased[replica].1;
             let Some(&Some(said)) = self.said.get(replica) else { continue };
-            let is_owed = self.accepted.get(unit) == Some(&said) && !self.stored.contains(unit);
+            let is_over = self.stored.contains(unit) || self.failed.contains(unit);
+            let is_owed = self.accepted.get(unit) == Some(&said) && !is_over;
             let may_win = is_open(unit) && !self.unreadable.contains(replica);
             assert!(!is_owed && !may_win, "the output of {replica} was forgotten");
         }

@@ -1,6 +1,7 @@
 //! How a figure is drawn: the same code for SVG and PNG.
 //!
 //! Colours are those of Okabe and Ito, which people with any colour vision can tell apart.
+//! Lines lie a few pixels beside each other, or one would hide another of the same values.
 //! On a logarithmic axis a mean of zero lies on the floor as a hollow mark: what is drawn
 //! above it is how high the interval reaches.
 
@@ -91,7 +92,7 @@ fn legend<DB: DrawingBackend>(
     Ok(())
 }
 
-/// A mark of one of three shapes, so that lines differ in print as well.
+/// A mark of one of four shapes, so that lines differ in print as well.
 fn mark<DB: DrawingBackend>(
     area: &DrawingArea<DB, Shift>,
     at: (i32, i32),
@@ -101,21 +102,19 @@ fn mark<DB: DrawingBackend>(
     let colour = COLOURS[number % COLOURS.len()];
     let (fill, edge) = (if is_hollow { WHITE } else { colour }, colour.stroke_width(1));
     let (x, y) = at;
-    match number % 3 {
+    let outline: &[(i32, i32)] = match number % 4 {
         0 => {
             area.draw(&Circle::new(at, 4, fill.filled()))?;
-            area.draw(&Circle::new(at, 4, edge))
+            return area.draw(&Circle::new(at, 4, edge));
         }
-        1 => {
-            area.draw(&Rectangle::new([(x - 4, y - 4), (x + 4, y + 4)], fill.filled()))?;
-            area.draw(&Rectangle::new([(x - 4, y - 4), (x + 4, y + 4)], edge))
-        }
-        _ => {
-            let corners = [(x, y - 5), (x + 5, y + 4), (x - 5, y + 4), (x, y - 5)];
-            area.draw(&Polygon::new(corners, fill.filled()))?;
-            area.draw(&PathElement::new(corners, edge))
-        }
-    }
+        1 => &[(-4, -4), (4, -4), (4, 4), (-4, 4)],
+        2 => &[(0, -5), (5, 4), (-5, 4)],
+        _ => &[(0, -6), (5, 0), (0, 6), (-5, 0)],
+    };
+    let corners: Vec<(i32, i32)> =
+        outline.iter().cycle().take(outline.len() + 1).map(|(dx, dy)| (x + dx, y + dy)).collect();
+    area.draw(&Polygon::new(corners.clone(), fill.filled()))?;
+    area.draw(&PathElement::new(corners, edge))
 }
 
 /// The ends of the axes; y in decades if it is logarithmic.
@@ -176,8 +175,9 @@ fn draw_panel<DB: DrawingBackend>(
     }
     let mut chart = builder.build_cartesian_2d(window.x.0..window.x.1, window.y.0..window.y.1)?;
     axes(&mut chart, panel, &window)?;
-    for (number, points) in panel.series.iter().enumerate() {
-        line(area, &mut chart, &window, number, points)?;
+    let places = (0..panel.series.len()).map(|number| beside(number, panel.series.len()));
+    for ((number, points), shift) in panel.series.iter().enumerate().zip(places) {
+        line(area, &chart, &window, (number, shift), points)?;
     }
     Ok(())
 }
@@ -215,30 +215,38 @@ fn axes<DB: DrawingBackend>(
         .draw()
 }
 
+/// By how many pixels a line is moved, so that lines of the same values are seen beside each
+/// other.
+fn beside(number: usize, of: usize) -> i32 {
+    let [number, of] = [number, of].map(|n| i32::try_from(n).unwrap_or(0));
+    (2 * number + 1 - of) * if of > 5 { 1 } else { 2 }
+}
+
 fn line<DB: DrawingBackend>(
     area: &DrawingArea<DB, Shift>,
-    chart: &mut Chart<'_, DB>,
+    chart: &Chart<'_, DB>,
     window: &Window,
-    number: usize,
+    (number, shift): (usize, i32),
     points: &[(f64, super::Estimate)],
 ) -> Result<(), Failed<DB>> {
     let colour = COLOURS[number % COLOURS.len()];
-    let path = points.iter().map(|(x, e)| (*x, window.place(e.mean)));
-    chart.draw_series(LineSeries::new(path, colour.stroke_width(2)))?;
     let origin = area.get_pixel_range();
     let (left, top) = (origin.0.start, origin.1.start);
+    let place = |x: f64, value: f64| {
+        let (column, row) = chart.backend_coord(&(x, window.place(value)));
+        (column - left + shift, row - top)
+    };
+    let path: Vec<(i32, i32)> = points.iter().map(|(x, e)| place(*x, e.mean)).collect();
+    area.draw(&PathElement::new(path, colour.stroke_width(2)))?;
     for (x, estimate) in points {
-        let place = |value| chart.backend_coord(&(*x, window.place(value)));
-        let (low, high) = (place(estimate.low), place(estimate.high));
-        let (column, from, to) = (low.0 - left, low.1 - top, high.1 - top);
-        area.draw(&PathElement::new([(column, from), (column, to)], colour.stroke_width(1)))?;
-        for end in [from, to] {
-            let cap = [(column - 4, end), (column + 4, end)];
+        let (low, high) = (place(*x, estimate.low), place(*x, estimate.high));
+        area.draw(&PathElement::new([low, high], colour.stroke_width(1)))?;
+        for (column, row) in [low, high] {
+            let cap = [(column - 4, row), (column + 4, row)];
             area.draw(&PathElement::new(cap, colour.stroke_width(1)))?;
         }
-        let (_, middle) = place(estimate.mean);
         let is_hollow = window.is_log && estimate.mean <= 0.0;
-        mark(area, (column, middle - top), number, is_hollow)?;
+        mark(area, place(*x, estimate.mean), number, is_hollow)?;
     }
     Ok(())
 }

@@ -64,7 +64,8 @@ fn page(
         let _ = write!(
             page,
             "<figure>\n{svg}\n<figcaption>Means over {seeds} seeds; whiskers are 95 % confidence \
-             intervals. Hollow marks on the floor of a logarithmic axis are means of zero.\
+             intervals. Lines lie a little beside each other, so that none hides another. Hollow \
+             marks on the floor of a logarithmic axis are means of zero.\
              </figcaption>\n</figure>\n"
         );
     }

@@ -4,6 +4,7 @@
 //! pop ──► now = its time ──► the host or the coordinator it concerns ──► push
 //! ```
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dockercomp_coordinator_core::{JobState, Record};
@@ -81,11 +82,13 @@ struct World<'a> {
 impl<'a> World<'a> {
     fn new(scenario: &'a Scenario, seed: u64, tell: Option<&'a mut dyn FnMut(&str)>) -> Self {
         let reinforcements = reinforcements(scenario);
-        let crowds = scenario.crowds.iter().chain([&reinforcements]);
-        let each = crowds.clone().flat_map(|crowd| (0..crowd.hosts).map(move |_| crowd));
+        let crowds = scenario.crowds.iter().chain([&reinforcements]).cloned().map(Arc::new);
+        let crowds: Vec<Arc<Crowd>> = crowds.collect();
+        let each = crowds.iter().flat_map(|crowd| (0..crowd.hosts).map(move |_| crowd));
         let behaviours: Vec<Behaviour> = each.clone().map(|crowd| crowd.behaviour).collect();
         let operators =
             (0..).zip(each.clone()).map(|(number, crowd)| crowd.operator_of(number)).collect();
+        let mut hosts = Vec::with_capacity(behaviours.len());
         let mut cx = Context {
             now: Moment::default(),
             seed,
@@ -98,7 +101,6 @@ impl<'a> World<'a> {
             job_ended: None,
             recorded: None,
         };
-        let mut hosts = Vec::new();
         for (number, crowd) in (0..).zip(each) {
             let (host, joins) = Host::new(seed, number, crowd);
             hosts.push(host);

@@ -5,8 +5,9 @@
 //! [`State::set_replica`]; lanes, forgetting and the end of jobs in [`State::settle`].
 
 use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
 
-use dockercomp_protocol::{Cid, ReplicaId, Timestamp};
+use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp};
 
 use crate::dispatch::Lane;
 use crate::job::{JobNumber, JobState};
@@ -25,15 +26,15 @@ impl State {
         id: ReplicaId,
         state: ReplicaState,
     ) {
+        let Some(replica) = self.unit(key).and_then(|unit| unit.replica(id)) else { return };
+        if let (ReplicaState::InProgress { deadline }, node) = (&replica.state, replica.node) {
+            self.unindex_lease(*deadline, id, node);
+        }
         let job = self.jobs.get_mut(&key.job).expect(KNOWN);
         let Some(unit) = job.units.get_mut(&key.index) else { return };
         let Some(replica) = unit.replicas.iter_mut().find(|replica| replica.id == id) else {
             return;
         };
-        if let ReplicaState::InProgress { deadline } = replica.state {
-            let had_deadline = self.deadlines.remove(&(deadline, id));
-            assert!(had_deadline, "replica {id} was leased without a deadline");
-        }
         let books = self.nodes.get_mut(&replica.node).expect("a lease opened the node's books");
         for tally in [&mut job.tally, books] {
             tally.remove(&replica.state);
@@ -53,6 +54,30 @@ impl State {
             self.note_lease_over(key, replica.node);
         }
         self.note_ending(at, key, &replica);
+    }
+
+    /// Enters a lease into the indices of leases.
+    pub(crate) fn index_lease(&mut self, deadline: Timestamp, id: ReplicaId, node: NodeId) {
+        self.deadlines.insert((deadline, id));
+        let of_node = self.leases.entry(node).or_default();
+        // Nearly always at the end: numbers are given out in order.
+        if let Err(place) = of_node.binary_search(&id) {
+            of_node.insert(place, id);
+        }
+    }
+
+    /// Takes a lease out of them.
+    pub(crate) fn unindex_lease(&mut self, deadline: Timestamp, id: ReplicaId, node: NodeId) {
+        let had_deadline = self.deadlines.remove(&(deadline, id));
+        assert!(had_deadline, "replica {id} was leased without a deadline");
+        if let Entry::Occupied(mut of_node) = self.leases.entry(node) {
+            if let Ok(place) = of_node.get().binary_search(&id) {
+                of_node.get_mut().remove(place);
+            }
+            if of_node.get().is_empty() {
+                of_node.remove();
+            }
+        }
     }
 
     /// Gives every replica of a unit the state that `change` names, if it names one.

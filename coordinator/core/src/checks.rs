@@ -136,7 +136,7 @@ impl State {
         let (job, index) = (key.job, key.index);
         let check = Check { job, index, node, executor, deadline, output, extensions: 0 };
         self.checks.insert(replica, check);
-        self.deadlines.insert((deadline, replica));
+        self.index_lease(deadline, replica, node);
         Ok(Effects::default())
     }
 
@@ -192,8 +192,7 @@ impl State {
     ) {
         let Some(check) = self.checks.remove(&id) else { return };
         let in_progress = ReplicaState::InProgress { deadline: check.deadline };
-        let had_deadline = self.deadlines.remove(&(check.deadline, id));
-        assert!(had_deadline, "check {id} was leased without a deadline");
+        self.unindex_lease(check.deadline, id, check.node);
         let books = self.nodes.get_mut(&check.node).expect("a lease opened the node's books");
         for tally in [&mut self.jobs.get_mut(&check.job).expect(KNOWN).tally, books] {
             tally.remove(&in_progress);

@@ -95,25 +95,9 @@ impl Core {
         let is_complete = running.len().max(kept.len()) < HEARTBEAT_REPLICAS_MAX;
         let visit = self.presence.visits.get_mut(&node).filter(|_| is_complete);
         let Some(first) = visit.and_then(|visit| visit.first_lease.take()) else { return };
-        let n_leased = self.state.nodes.get(&node).map_or(0, |tally| tally.in_progress);
-        let is_leased = |id: ReplicaId| match self.state.checks.get(&id) {
-            Some(check) => check.node == node,
-            None => self
-                .state
-                .held_by(id, node)
-                .is_some_and(|(_, replica)| replica.state.is_in_progress()),
-        };
-        let n_named = running.iter().chain(kept).filter(|id| is_leased(**id)).count() as u64;
-        if n_named >= n_leased {
-            return;
-        }
-        // Rare enough to look through all leases instead of keeping an index of them.
         let named: BTreeSet<&ReplicaId> = running.iter().chain(kept).collect();
-        let leases = self.state.deadlines.iter().map(|&(_, id)| id);
-        let lost: Vec<ReplicaId> = leases
-            .filter(|id| *id < first && !named.contains(id))
-            .filter(|&id| is_leased(id))
-            .collect();
+        let mut lost = self.state.leases_of(node);
+        lost.retain(|id| *id < first && !named.contains(id));
         self.end_all(now, &lost, Silence::CouldntSend);
     }
 }
@@ -149,8 +133,19 @@ fn is_output_needed(unit: &Unit, replica: &Replica) -> bool {
 }
 
 impl State {
+    /// The leases of a node, that which runs out first at the beginning.
+    pub(crate) fn leases_of(&self, node: NodeId) -> Vec<ReplicaId> {
+        let deadline = |id: ReplicaId| match self.checks.get(&id) {
+            Some(check) => Some(check.deadline),
+            None => self.held_by(id, node)?.1.state.deadline(),
+        };
+        let mut leases = self.leases.get(&node).cloned().unwrap_or_default();
+        leases.sort_by_key(|id| (deadline(*id), *id));
+        leases
+    }
+
     /// A replica in memory and its unit, if this node holds it.
-    fn held_by(&self, id: ReplicaId, node: NodeId) -> Option<(&Unit, &Replica)> {
+    pub(crate) fn held_by(&self, id: ReplicaId, node: NodeId) -> Option<(&Unit, &Replica)> {
         let unit = self.unit(*self.replicas.get(&id)?)?;
         let replica = unit.replica(id)?;
         (replica.node == node).then_some((unit, replica))

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use dockercomp_protocol::ReplicaId;
 use dockercomp_protocol::job::Policy;
 use dockercomp_protocol::limits::UNIT_REPLICAS_MAX;
 
@@ -63,6 +64,15 @@ impl State {
             open.add(&ReplicaState::InProgress { deadline: check.deadline });
         }
         assert_eq!(n_leases, self.deadlines.len(), "the index of deadlines");
+        assert_eq!(n_leases, self.leases.values().map(Vec::len).sum::<usize>(), "leases of nodes");
+        for (&node, leases) in &self.leases {
+            let is_leased = |&id: &ReplicaId| match self.checks.get(&id) {
+                Some(check) => check.node == node,
+                None => self.held_by(id, node).is_some_and(|(_, it)| it.state.is_in_progress()),
+            };
+            assert!(leases.iter().all(is_leased), "a lease of {node} is none");
+            assert!(leases.is_sorted() && !leases.is_empty(), "the leases of {node}");
+        }
         self.assert_books(&open);
         let earned: u64 = self.trust.values().map(|trust| trust.credit).sum();
         assert_eq!(earned, self.jobs.values().map(|job| job.credit).sum::<u64>(), "credit");

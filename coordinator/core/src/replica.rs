@@ -108,6 +108,17 @@ impl ReplicaState {
         matches!(self, Self::InProgress { .. })
     }
 
+    /// When its lease runs out, while there is one.
+    pub(crate) const fn deadline(&self) -> Option<Timestamp> {
+        match self {
+            Self::InProgress { deadline } => Some(*deadline),
+            Self::Success { .. }
+            | Self::Silent(_)
+            | Self::ClientError { .. }
+            | Self::ValidateError => None,
+        }
+    }
+
     /// Whether its holder has reported. The first report is the one that counts.
     pub(crate) const fn is_reported(&self) -> bool {
         match self {

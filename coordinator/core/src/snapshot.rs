@@ -6,7 +6,8 @@
 //!
 //! A snapshot holds what records have made of the state, once. What can be computed from it
 //! is marked `serde(skip)` where it is declared and rebuilt by [`Core::restore`]: the index of
-//! job ids, jobs with work, the index of replicas, deadlines, and the queues of lanes.
+//! job ids, jobs with work, the index of replicas, deadlines,
+//! the leases of each node, and the queues of lanes.
 //! Keys of our maps are not strings, so maps are written as lists of pairs, in order; one
 //! state has one encoding.
 //!
@@ -80,6 +81,7 @@ impl State {
 
     /// Computes everything that a snapshot leaves out.
     fn index(&mut self) -> Result<(), &'static str> {
+        let mut leases = Vec::new();
         for (&number, job) in &mut self.jobs {
             if number >= self.next_job || self.numbers.insert(job.id, number).is_some() {
                 return Err("a job is there twice");
@@ -95,7 +97,7 @@ impl State {
                         return Err("a replica is there twice");
                     }
                     if let ReplicaState::InProgress { deadline } = replica.state {
-                        self.deadlines.insert((deadline, replica.id));
+                        leases.push((deadline, replica.id, replica.node));
                     }
                 }
             }
@@ -104,7 +106,10 @@ impl State {
             if !self.jobs.contains_key(&check.job) || id.0 >= self.next_replica {
                 return Err("a spot-check is of no job");
             }
-            self.deadlines.insert((check.deadline, id));
+            leases.push((check.deadline, id, check.node));
+        }
+        for (deadline, id, node) in leases {
+            self.index_lease(deadline, id, node);
         }
         let numbers: Vec<_> = self.jobs.keys().copied().collect();
         numbers.into_iter().for_each(|number| self.note_work(number));

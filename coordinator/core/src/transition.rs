@@ -39,19 +39,7 @@ impl Core {
 
     pub(crate) fn on_node_detached(&mut self, now: Timestamp, node: NodeId) {
         self.presence.leave(node);
-        if self.state.nodes.get(&node).is_none_or(|tally| tally.in_progress == 0) {
-            return;
-        }
-        // Rare enough to look through all leases instead of keeping an index of them.
-        let is_held = |id: &ReplicaId| {
-            if let Some(check) = self.state.checks.get(id) {
-                return check.node == node;
-            }
-            let unit = self.state.replicas.get(id).and_then(|&key| self.state.unit(key));
-            unit.and_then(|unit| unit.replica(*id)).is_some_and(|replica| replica.node == node)
-        };
-        let leases: Vec<ReplicaId> =
-            self.state.deadlines.iter().map(|&(_, id)| id).filter(is_held).collect();
+        let leases = self.state.leases_of(node);
         self.end_all(now, &leases, Silence::ClientDetached);
     }
 

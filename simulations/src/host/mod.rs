@@ -11,14 +11,15 @@
 mod office;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dockercomp_agent::{Action, Agent, Config, Event as Fact, Lease as Held, Restored};
-use dockercomp_protocol::execution::{ExecutorKind, Exit};
+use dockercomp_protocol::execution::Exit;
 use dockercomp_protocol::wire::work::Capacity;
 use dockercomp_protocol::{Cid, ReplicaId, Timestamp};
 
-use crate::behaviour::{Behaviour, Product};
+use crate::behaviour::Product;
 use crate::context::{Context, Event, TaskEnd};
 use crate::desk::{Desk, ResultRow};
 use crate::jobs::CORE_MEMORY_BYTES;
@@ -38,18 +39,15 @@ const NOTHING: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Host {
     number: u32,
-    behaviour: Behaviour,
+    /// Whose it is one of; kept once for all of them.
+    crowd: Arc<Crowd>,
     /// In percent.
     speed: u32,
-    executors: Vec<ExecutorKind>,
     operator: Option<u32>,
     config: Config,
     /// How far its clock is ahead.
     clock_ahead: Duration,
-    startup: Spread,
-    prepare: Spread,
-    staging: Spread,
-    spells: Option<Spells>,
+    spells: Option<Box<Spells>>,
     desk: Desk,
     /// Whether the machine runs; the process comes when it has started.
     is_on: bool,
@@ -88,7 +86,7 @@ struct Task {
 
 impl Host {
     /// A host of a crowd, and when it joins.
-    pub(crate) fn new(seed: u64, number: u32, crowd: &Crowd) -> (Self, Duration) {
+    pub(crate) fn new(seed: u64, number: u32, crowd: &Arc<Crowd>) -> (Self, Duration) {
         let stream = |purpose| Random::keyed(seed, Entity::Host(number), purpose);
         let nature = Nature::of(seed, number, crowd);
         let offer = Capacity {
@@ -98,16 +96,12 @@ impl Host {
         };
         let host = Self {
             number,
-            behaviour: crowd.behaviour,
+            crowd: Arc::clone(crowd),
             speed: nature.speed,
-            executors: crowd.executors.clone(),
             operator: crowd.operator_of(number),
             config: Config::new(offer, nature.agent),
             clock_ahead: nature.clock_ahead,
-            startup: crowd.startup.clone(),
-            prepare: crowd.prepare.clone(),
-            staging: crowd.staging.clone(),
-            spells: Spells::of(seed, number, crowd),
+            spells: Spells::of(seed, number, crowd).map(Box::new),
             desk: Desk::default(),
             is_on: false,
             process: None,
@@ -159,7 +153,7 @@ impl Host {
         if let Some(spells) = &mut self.spells {
             cx.after(spells.up(cx.now.age()), Event::HostCrashes { host, life });
         }
-        let startup = self.machine.duration(&self.startup);
+        let startup = self.machine.duration(&self.crowd.startup);
         if startup == Duration::ZERO {
             self.start(cx, life);
         } else {
@@ -258,7 +252,7 @@ impl Host {
         let job = row.unit.job;
         let mut time = self.work.duration(&cx.jobs.job(job).plan.fetch);
         if self.process.as_mut().is_some_and(|process| process.prepared.insert(job)) {
-            time += self.machine.duration(&self.prepare);
+            time += self.machine.duration(&self.crowd.prepare);
         }
         self.occupy(cx, replica, (time, Duration::ZERO), TaskEnd::Fetched);
         None
@@ -276,9 +270,10 @@ impl Host {
         };
         let limit = job.spec.limits.wall_time();
         let sight = cx.books.sight(self.number, row.unit);
-        let time = if self.behaviour.works(&sight) { full * 100 / self.speed } else { NOTHING };
+        let time =
+            if self.crowd.behaviour.works(&sight) { full * 100 / self.speed } else { NOTHING };
         let end = if time > limit { TaskEnd::RanOut } else { TaskEnd::Ran };
-        let (ran, staging) = (time.min(limit), self.machine.duration(&self.staging));
+        let (ran, staging) = (time.min(limit), self.machine.duration(&self.crowd.staging));
         self.occupy(cx, replica, (ran + staging, ran), end);
         None
     }
@@ -360,7 +355,8 @@ impl Host {
             return Fact::Aborted { replica };
         };
         let sight = cx.books.sight(self.number, row.unit);
-        let whole = || self.behaviour.run(cx.seed, row.unit, self.number, &mut self.work, sight);
+        let whole =
+            || self.crowd.behaviour.run(cx.seed, row.unit, self.number, &mut self.work, sight);
         let product = cut.unwrap_or_else(whole);
         cx.note(
             What::Finished,

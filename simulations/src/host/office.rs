@@ -37,13 +37,13 @@ impl Host {
         let mut reported = Vec::new();
         let request = match what {
             Question::Register => {
-                let (executors, offer) = (self.executors.clone(), self.config.offer);
+                let (executors, offer) = (self.crowd.executors.clone(), self.config.offer);
                 Request::Register { executors, offer, operator: self.operator }
             }
             Question::Work { free, leases_max } => Request::Work(WorkRequest {
                 free: *free,
                 leases_max: (*leases_max).min(u32::try_from(LEASES_MAX).unwrap_or(u32::MAX)),
-                executors: self.executors.clone(),
+                executors: self.crowd.executors.clone(),
                 cached: vec![],
             }),
             Question::Report { replicas } => {
@@ -66,7 +66,7 @@ impl Host {
 
     /// A thief reports its output under the name of everybody else who has the unit.
     fn steal(&mut self, cx: &mut Context, reported: &[ReplicaId]) {
-        if self.behaviour != Behaviour::Thief {
+        if self.crowd.behaviour != Behaviour::Thief {
             return;
         }
         let mut stolen = Vec::new();

@@ -66,9 +66,13 @@ pub(crate) fn fate(seed: u64, host: u32, purpose: Purpose, about: (u32, u64)) ->
     (number >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// One stream.
+/// One stream. Until it is drawn from it is no more than its key: a generator holds 256 bytes
+/// that it has made ahead, and most streams of an idle host are never drawn from.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(ChaCha8Rng);
+pub(crate) struct Random {
+    key: [u8; 32],
+    generator: Option<Box<ChaCha8Rng>>,
+}
 
 impl Random {
     pub(crate) fn keyed(seed: u64, entity: Entity, purpose: Purpose) -> Self {
@@ -85,11 +89,12 @@ impl Random {
         if let Some(index) = index {
             key.update(&index.to_le_bytes());
         }
-        Self(ChaCha8Rng::from_seed(*key.finalize().as_bytes()))
+        Self { key: *key.finalize().as_bytes(), generator: None }
     }
 
     pub(crate) fn number(&mut self) -> u64 {
-        self.0.next_u64()
+        let fresh = || Box::new(ChaCha8Rng::from_seed(self.key));
+        self.generator.get_or_insert_with(fresh).next_u64()
     }
 
     /// A number from `low` to `high`, both included.

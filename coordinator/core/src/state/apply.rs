@@ -192,8 +192,9 @@ impl State {
         job.tally.add(&replica.state);
         self.nodes.entry(node).or_default().add(&replica.state);
         self.replicas.insert(replica.id, key);
-        self.deadlines.insert((deadline, replica.id));
+        let id = replica.id;
         unit.replicas.push(replica);
+        self.index_lease(deadline, id, node);
         self.note_lease(key, node);
         self.trust.entry(node).or_default().quota.note_lease(at);
         // A unit that starts to wait because it was begun is no news to anybody.

@@ -51,6 +51,9 @@ pub struct State {
     /// One entry for each lease.
     #[serde(skip)]
     pub(crate) deadlines: BTreeSet<(Timestamp, ReplicaId)>,
+    /// The leases of each node that has any, in the order in which they were given.
+    #[serde(skip)]
+    pub(crate) leases: BTreeMap<NodeId, Vec<ReplicaId>>,
     /// The books of every node that ever had a lease.
     #[serde(with = "crate::snapshot::pairs")]
     pub(crate) nodes: BTreeMap<NodeId, Tally>,
@@ -157,6 +160,7 @@ impl State {
             with_work: BTreeSet::new(),
             replicas: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            leases: BTreeMap::new(),
             nodes: BTreeMap::new(),
             trust: BTreeMap::new(),
             identities: Identities::default(),

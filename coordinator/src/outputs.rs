@@ -200,7 +200,9 @@ impl Effects {
                 }
             }
             drop(permit);
-            if drought.lasted >= self.lost_after {
+            // Who came to have it meanwhile was not asked yet.
+            let is_current = drought.holders == wanted.holders(&(job, index));
+            if is_current && drought.lasted >= self.lost_after {
                 tracing::warn!(%job, index, %output, "output lost, it is computed again");
                 // Whoever computes it again is to be asked anew.
                 wanted.remove(&(job, index));

@@ -71,8 +71,8 @@ pub(crate) struct Books {
     /// What the ring of copiers has.
     ring: BTreeMap<UnitId, Cid>,
     violations: Vec<Violation>,
-    /// Wrong outputs that were accepted because enough hosts colluded.
-    pub(crate) wrong_accepted: u64,
+    /// Units whose accepted output is wrong, because enough hosts colluded.
+    wrong: BTreeSet<UnitId>,
 }
 
 impl Books {
@@ -353,8 +353,18 @@ impl Books {
         if supporters < needed {
             self.report(Violation::WrongAccepted { job, index, supporters });
         } else {
-            self.wrong_accepted += 1;
+            self.wrong.insert(receipt.unit);
         }
+    }
+
+    /// Units whose accepted output is wrong, but for those that were given up later.
+    pub(crate) fn wrong_accepted(&self) -> u64 {
+        self.wrong.difference(&self.withdrawn).count() as u64
+    }
+
+    /// Units that were accepted, and whose output was lost for good.
+    pub(crate) fn withdrawn(&self) -> u64 {
+        self.withdrawn.len() as u64
     }
 
     /// A host was granted a lease.

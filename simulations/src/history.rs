@@ -93,6 +93,8 @@ struct Unit {
     /// Replicas whose outputs are the same, class by class, if their bytes differ.
     classes: Vec<Vec<ReplicaId>>,
     fate: Option<Fate>,
+    /// Its output was accepted and lost.
+    is_lost: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -155,8 +157,15 @@ impl History {
                 self.jobs.insert(*job, Job::new(at, job_terms, *units));
             }
             Record::JobCancelled { job, .. } => self.cancelled(at, *job),
-            Record::Leased { replica, job, index, node, executor, .. }
-            | Record::SpotCheck { replica, job, index, node, executor, .. } => {
+            Record::Leased { replica, job, index, node, executor, .. } => {
+                if let Some(job) = self.jobs.get_mut(job) {
+                    job.begun.entry(*index).or_default();
+                }
+                let lease = Lease { node: *node, job: *job, index: *index, at };
+                self.leased(*replica, lease, *executor);
+            }
+            // Of a unit that was decided, perhaps before the journal begins.
+            Record::SpotCheck { replica, job, index, node, executor, .. } => {
                 let lease = Lease { node: *node, job: *job, index: *index, at };
                 self.leased(*replica, lease, *executor);
             }
@@ -170,6 +179,12 @@ impl History {
             Record::Accepted { job, index, output, .. } => {
                 self.decided(*job, *index, Fate::Accepted { output: *output, at });
             }
+            Record::OutputLost { job, index, .. } => {
+                if let Some(unit) = self.unit(*job, *index) {
+                    unit.is_lost = true;
+                }
+            }
+            // Also of one that was accepted, if its output was lost for good.
             Record::Failed { job, index, .. } => {
                 self.decided(*job, *index, Fate::Failed { at });
             }
@@ -179,7 +194,6 @@ impl History {
             | Record::LotClosed { .. }
             | Record::NodeKnown { .. }
             | Record::Extended { .. }
-            | Record::OutputLost { .. }
             | Record::OutputStored { .. } => {}
         }
     }
@@ -202,7 +216,9 @@ impl History {
 
     fn leased(&mut self, replica: ReplicaId, lease: Lease, executor: ExecutorKind) {
         let Some(job) = self.jobs.get_mut(&lease.job) else { return };
-        job.begun.entry(lease.index).or_default().n_replicas += 1;
+        if let Some(unit) = job.begun.get_mut(&lease.index) {
+            unit.n_replicas += 1;
+        }
         let node = self.nodes.entry(lease.node).or_default();
         node.heard(lease.at);
         node.executors.insert(executor);
@@ -244,8 +260,11 @@ impl History {
         node.runs.push(Ran { leased: lease.at, reported: at, wall_ms });
         let Some(job) = self.jobs.get_mut(&lease.job) else { return };
         job.runs.push((lease.node, wall_ms));
-        let unit = job.begun.entry(lease.index).or_default();
-        unit.results.push((lease.node, replica, *output));
+        let unit = job.begun.get_mut(&lease.index);
+        // Nobody can tell whether what came after the loss is right.
+        if let Some(unit) = unit.filter(|unit| !unit.is_lost) {
+            unit.results.push((lease.node, replica, *output));
+        }
     }
 
     fn ended(&mut self, at: Timestamp, replica: ReplicaId, silence: Silence) {
@@ -263,8 +282,7 @@ impl History {
 
     fn decided(&mut self, job: Cid, index: u64, fate: Fate) {
         if let Some(unit) = self.unit(job, index) {
-            // An output that was lost is accepted again: what it was first is what counts.
-            unit.fate.get_or_insert(fate);
+            unit.fate = Some(fate);
         }
     }
 
@@ -304,12 +322,20 @@ impl History {
 
     fn judged(&self) -> BTreeMap<NodeId, Judged> {
         let mut all: BTreeMap<NodeId, Judged> = BTreeMap::new();
-        for unit in self.jobs.values().flat_map(|job| job.begun.values()) {
+        let units = self.jobs.values().flat_map(|job| {
+            let compares = !matches!(job.terms.validation.comparison, Comparison::Identical);
+            job.begun.values().map(move |unit| (unit, compares))
+        });
+        for (unit, compares) in units {
             let Some(Fate::Accepted { output, .. }) = unit.fate else { continue };
             for (node, replica, given) in &unit.results {
                 let judged = all.entry(*node).or_default();
                 if unit.is_right(output, *replica, *given) {
                     judged.right += 1;
+                    continue;
+                }
+                // What was not compared may have been as good.
+                if compares && !unit.classes.iter().flatten().any(|compared| compared == replica) {
                     continue;
                 }
                 judged.wrong += 1;

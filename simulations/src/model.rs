@@ -99,6 +99,7 @@ fn measures(counters: &Counters) -> BTreeMap<String, Measure> {
         ("replicas_per_unit", Measure::Number(counters.replicas_per_unit())),
         ("accepted", number(accepted)),
         ("failed", number(counters.failed)),
+        ("withdrawn", number(counters.withdrawn)),
         ("wrong_accepted", number(counters.wrong_accepted)),
         ("replicas", number(counters.replicas)),
         ("valid", number(counters.valid)),

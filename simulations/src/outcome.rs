@@ -31,6 +31,8 @@ pub struct Counters {
     pub wrong_accepted: u64,
     /// Work units given up within the rules of their job.
     pub failed: u64,
+    /// Those of them that were accepted before, and whose output was lost for good.
+    pub withdrawn: u64,
     /// Replicas leased.
     pub replicas: u64,
     /// Results equal to the canonical output.
@@ -118,6 +120,7 @@ impl Counters {
         self.accepted += other.accepted;
         self.wrong_accepted += other.wrong_accepted;
         self.failed += other.failed;
+        self.withdrawn += other.withdrawn;
         self.replicas += other.replicas;
         self.valid += other.valid;
         self.invalid += other.invalid;

@@ -298,7 +298,8 @@ impl<'a> World<'a> {
     fn finish(mut self) -> Outcome {
         self.coordinator.check_at_the_end(&mut self.cx);
         let mut counters = Counters {
-            wrong_accepted: self.cx.books.wrong_accepted,
+            wrong_accepted: self.cx.books.wrong_accepted(),
+            withdrawn: self.cx.books.withdrawn(),
             host_crashes: self.hosts.iter().map(|host| host.n_crashes).sum(),
             coordinator_crashes: self.coordinator.n_crashes,
             records: self.coordinator.n_records(),

@@ -59,7 +59,8 @@ pub enum Action {
     },
     /// Bring a canonical output to the coordinator, then say
     /// [`Event::OutputStored`](crate::Event::OutputStored). Asked again, with more holders,
-    /// when another node proves to have it, and after a restart.
+    /// when another node proves to have it, and after a restart; and of one that says it has it
+    /// after it was lost, each time.
     FetchOutput {
         /// The job.
         job: Cid,

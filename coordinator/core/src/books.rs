@@ -5,7 +5,6 @@
 //! [`State::set_replica`]; lanes, forgetting and the end of jobs in [`State::settle`].
 
 use std::collections::VecDeque;
-use std::collections::btree_map::Entry;
 
 use dockercomp_protocol::{Cid, NodeId, ReplicaId, Timestamp};
 
@@ -61,22 +60,19 @@ impl State {
         self.deadlines.insert((deadline, id));
         let of_node = self.leases.entry(node).or_default();
         // Nearly always at the end: numbers are given out in order.
-        if let Err(place) = of_node.binary_search(&id) {
-            of_node.insert(place, id);
-        }
+        let place = of_node.binary_search(&id).expect_err("a lease is entered once");
+        of_node.insert(place, id);
     }
 
     /// Takes a lease out of them.
     pub(crate) fn unindex_lease(&mut self, deadline: Timestamp, id: ReplicaId, node: NodeId) {
         let had_deadline = self.deadlines.remove(&(deadline, id));
         assert!(had_deadline, "replica {id} was leased without a deadline");
-        if let Entry::Occupied(mut of_node) = self.leases.entry(node) {
-            if let Ok(place) = of_node.get().binary_search(&id) {
-                of_node.get_mut().remove(place);
-            }
-            if of_node.get().is_empty() {
-                of_node.remove();
-            }
+        let of_node = self.leases.get_mut(&node).expect("a lease is in its node's list");
+        let place = of_node.binary_search(&id).expect("a lease is in its node's list");
+        of_node.remove(place);
+        if of_node.is_empty() {
+            self.leases.remove(&node);
         }
     }
 

@@ -140,7 +140,8 @@ impl Core {
     }
 
     /// Whether somebody who has not had a unit, and was heard within `seen`, could compute it
-    /// again if its output were lost.
+    /// again if its output were lost. Who is of another class cannot: those who had it stay of
+    /// theirs.
     #[must_use]
     pub fn is_replaceable(&self, now: Timestamp, job: Cid, index: u64, seen: Duration) -> bool {
         let Some(&number) = self.state.numbers.get(&job) else { return false };
@@ -148,7 +149,7 @@ impl Core {
             let who = || self.asking(now, number, node, &visit.profile.executors);
             let is_kept_from_it = || {
                 let hindrance = self.state.hindrance(&who(), index);
-                hindrance.is_some_and(Hindrance::is_lasting)
+                hindrance.is_some_and(|why| why.is_lasting() || why == Hindrance::OtherClass)
             };
             now.since(visit.last_seen) < seen
                 && self.unmet_terms(node, number).is_empty()

@@ -78,6 +78,23 @@ impl Core {
         self.end_all(now, &own, Silence::DidntNeed);
         self.end_lost(now, node, running, kept);
         self.actions.push_back(Action::HeartbeatAnswer { abandon, forget });
+        self.ask_for_lost(node, kept);
+    }
+
+    /// Asks a node for outputs that it still keeps, though they were given up for lost: it was
+    /// away. Others go on computing them, since this one may only say so.
+    fn ask_for_lost(&mut self, node: NodeId, kept: &[ReplicaId]) {
+        let state = &self.state;
+        let fetch = |id: &ReplicaId| {
+            let (unit, replica) = state.held_by(*id, node)?;
+            let Stage::Accepted { output, .. } = unit.stage else { return None };
+            let is_it = unit.is_lost() && replica.state.output() == Some(output);
+            let key = state.replicas.get(id).filter(|_| is_it)?;
+            let (job, index, holders) = (state.job(key.job).id, key.index, vec![node]);
+            Some(Action::FetchOutput { job, index, output, holders })
+        };
+        let fetches: Vec<Action> = kept.iter().filter_map(fetch).collect();
+        self.actions.extend(fetches);
     }
 }
 

@@ -18,7 +18,7 @@ use crate::checks::Known;
 use crate::dispatch::Lanes;
 use crate::gate::{Gate, Progress};
 use crate::record::{Seed, Terms, UnitError};
-use crate::replica::{Replica, Tally, ValidateState};
+use crate::replica::Tally;
 use crate::unit::Unit;
 
 /// A job, by its place in the order of submission.
@@ -185,16 +185,20 @@ impl Job {
     }
 
     /// Whether a unit is given up though it was accepted: its output is lost, nobody is at work
-    /// on it, and too many have tried and got something else, or nothing. The limits are those
-    /// of a unit without agreement, but for what it had cost before it was lost.
+    /// on it, and too many have tried since and got something else, or nothing. The limits are
+    /// those of a unit without agreement.
+    ///
+    /// What compares equal is something else here: later stages and receipts name the bytes.
     pub(crate) fn is_irrecoverable(&self, unit: &Unit) -> bool {
         if !self.is_running() || !unit.is_lost() || unit.is_leased() {
             return false;
         }
         let rules = &self.terms.validation;
-        let differs = |replica: &&Replica| replica.state.stands(ValidateState::NoCheck);
-        unit.replicas.iter().filter(differs).count() > rules.max_success_results as usize
-            || unit.census().errors > rules.max_error_results
+        let tries = unit.replicas.iter().filter(|replica| !replica.is_gone);
+        let n_other = tries.clone().filter(|replica| replica.state.output().is_some()).count();
+        let n_failed = tries.filter(|replica| replica.state.is_error()).count();
+        n_other > rules.max_success_results as usize
+            || n_failed > rules.max_error_results as usize
             || unit.replicas.len() >= UNIT_REPLICAS_MAX as usize
     }
 }

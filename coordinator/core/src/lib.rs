@@ -335,8 +335,8 @@ impl Core {
 
     fn on_output_stored(&mut self, now: Timestamp, job: Cid, index: u64) {
         let key = self.state.numbers.get(&job).map(|&job| UnitKey { job, index });
-        let is_owed = key.and_then(|key| self.state.owed_fetch(key)).is_some();
-        if is_owed {
+        // Also one that was given up for lost meanwhile: here it is.
+        if key.is_some_and(|key| self.state.is_unsafe(key)) {
             self.persist(Record::OutputStored { at: now, job, index });
         }
     }

@@ -31,7 +31,8 @@ pub(crate) struct Replica {
     pub(crate) claim: u64,
     /// How often its deadline was put off.
     pub(crate) extensions: u8,
-    /// Whether its output, though valid, cannot be had any more.
+    /// Whether it had been reported when the canonical output of its unit was lost: it is none
+    /// of those that try to bring it back, and its output, if it is that, cannot be had.
     pub(crate) is_gone: bool,
     pub(crate) state: ReplicaState,
 }
@@ -101,6 +102,11 @@ impl ReplicaState {
     /// Whether it is a success that stands so.
     pub(crate) fn stands(&self, standing: ValidateState) -> bool {
         matches!(self, Self::Success { validate, .. } if *validate == standing)
+    }
+
+    /// Whether its holder has reported that it got no output.
+    pub(crate) const fn is_error(&self) -> bool {
+        matches!(self, Self::ClientError { .. } | Self::ValidateError)
     }
 
     /// Whether a node is still held to this replica by a lease.

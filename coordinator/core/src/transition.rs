@@ -128,6 +128,13 @@ impl State {
         }
     }
 
+    /// Whether the output of a unit is canonical, but not yet safe.
+    pub(crate) fn is_unsafe(&self, key: UnitKey) -> bool {
+        let stage = self.unit(key).map(|unit| &unit.stage);
+        self.job(key.job).is_running()
+            && matches!(stage, Some(Stage::Accepted { stored: false, .. }))
+    }
+
     /// The fetch that a unit still owes: its output is canonical, but not yet safe.
     pub(crate) fn owed_fetch(&self, key: UnitKey) -> Option<Action> {
         let job = self.job(key.job);

@@ -36,7 +36,7 @@ pub(crate) struct UnitKey {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Unit {
-    /// In the order of their leases; at most `max_total_results`.
+    /// In the order of their leases; at most `max_total_results`, until its output is lost.
     pub(crate) replicas: Vec<Replica>,
     pub(crate) stage: Stage,
     /// Where it waits for nodes, if it lacks replicas.

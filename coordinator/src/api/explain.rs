@@ -25,6 +25,8 @@ struct Known {
     view: UnitView,
     state: JobState,
     failure: Option<UnitFailure>,
+    /// Whether its job has failures that are not remembered.
+    forgets_failures: bool,
     replicas: Vec<ReplicaView>,
     candidates: Vec<Candidate>,
 }
@@ -39,11 +41,13 @@ pub(super) async fn unit(
     let now = state.decider.now();
     let look = move |core: &Core| {
         let of_job = core.job(cid)?;
+        let forgets_failures = of_job.failed > of_job.failures.len() as u64;
         let failure = of_job.failures.into_iter().find(|failure| failure.index == index);
         Some(Known {
             view: core.explain_unit(cid, index)?,
             state: of_job.state,
             failure,
+            forgets_failures,
             replicas: core.replicas_of(cid, index),
             candidates: core.who_may(now, cid, index),
         })
@@ -172,9 +176,14 @@ fn over(known: &Known, kept: &Kept) -> Told {
     if let Some(entry) = &kept.entry {
         let results = count(entry.results.len() as u64, "result is", "results are");
         let Entry { accepted_at, basis, output, .. } = entry;
+        let safe = if known.forgets_failures {
+            "its output is safe at the coordinator, if it is none of those that were lost later \
+             and are not remembered"
+        } else {
+            "its output is safe at the coordinator"
+        };
         let text = format!(
-            "it was accepted at {accepted_at} ({basis}), and its output is safe at the \
-             coordinator; {results} in its receipt"
+            "it was accepted at {accepted_at} ({basis}), and {safe}; {results} in its receipt"
         );
         return Told { state: "accepted", text, output: Some(*output) };
     }
@@ -462,6 +471,7 @@ mod tests {
             view: UnitView::Over,
             state: JobState::Cancelled { at: Timestamp(1) },
             failure: None,
+            forgets_failures: false,
             replicas: vec![],
             candidates: vec![],
         };
@@ -477,7 +487,13 @@ mod tests {
         let basis = dockercomp_protocol::receipt::Basis::Quorum;
         let entry = receipts::entry(output, 0, vec![], output, Timestamp(9), basis, vec![]);
         let kept = Kept { entry: Some(entry), log_tail: None };
+        // It was accepted, and its output was lost for good.
+        assert_eq!(tell(&known, &kept, &Policy::Fixed).state, "failed");
+        let known = Known { failure: None, ..known };
         let told = tell(&known, &kept, &Policy::Fixed);
         assert_eq!((told.state, told.output), ("accepted", Some(output)));
+        let forgetful = Known { forgets_failures: true, ..known };
+        let told = tell(&forgetful, &kept, &Policy::Fixed);
+        assert!(told.text.contains("none of those that were lost"), "{}", told.text);
     }
 }

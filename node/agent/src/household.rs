@@ -21,8 +21,8 @@
 //! of any size: all have something to start when their turn comes, and turns alone decide.
 //!
 //! **Debts.** Use decays, and a project that comes back with work is forgiven most of its
-//! turns ([`CATCH_UP_MAX`](crate::CATCH_UP_MAX)): it had the machine when it wanted it. As much
-//! is forgiven of what a project got only because it fitted beside another.
+//! turns ([`CATCH_UP_MAX`](crate::CATCH_UP_MAX)): it had the machine when it wanted it. A project
+//! that starts something because it fits beside another is forgiven as much of what it had before.
 //!
 //! # What is not here
 //!

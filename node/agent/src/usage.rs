@@ -83,7 +83,8 @@ impl Usage {
     /// What a node must remember: what was used and what counts, in milliseconds, and when.
     #[must_use]
     pub fn to_remember(&self) -> (u64, u64, Timestamp) {
-        // Both are at least zero and below the steady state of one whole machine, 35 hours.
+        // At least zero. What was used is at most the steady state of one whole machine, 35 hours;
+        // what counts can be that times the ratio of two shares, and is still a whole number.
         let ms = |seconds: f64| (seconds * 1000.0).round() as u64;
         (ms(self.used), ms(self.counted), self.at)
     }

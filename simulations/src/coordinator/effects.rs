@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dockercomp_coordinator_core::UnitView;
 use dockercomp_protocol::wire::work::Verdict;
 use dockercomp_protocol::{Cid, NodeId, ReplicaId};
 
@@ -112,6 +113,13 @@ impl Coordinator {
             return;
         }
         let Some(process) = &mut self.process else { return };
+        let cid = cx.jobs.job(unit.job).cid;
+        let known = process.core.explain_unit(cid, unit.index);
+        if !matches!(known, Some(UnitView::Accepted { stored: false, .. })) {
+            // Its job was cancelled, or it failed.
+            process.pulling.remove(&unit);
+            return;
+        }
         let Some(pulling) = process.pulling.get_mut(&unit) else { return };
         let output = pulling.output;
         let is_here = self.journal.vault.contains(&output)
@@ -124,7 +132,7 @@ impl Coordinator {
             self.push(cx, Input::Pulled { unit });
         } else {
             cx.note(What::OutputMissing, [job.into(), index, short(output)]);
-            let (now, cid) = (cx.now.timestamp(), cx.jobs.job(job).cid);
+            let now = cx.now.timestamp();
             if process.core.is_replaceable(now, cid, index, AWAY_AFTER) {
                 pulling.drought += RETRY;
             }

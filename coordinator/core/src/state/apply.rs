@@ -325,7 +325,7 @@ impl State {
             return Err(ApplyError::WrongStage { job: id, index });
         }
         for replica in &mut unit.replicas {
-            replica.is_gone |= replica.state.is_valid();
+            replica.is_gone |= replica.state.is_reported();
         }
         Ok(self.settle(at, key))
     }

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use dockercomp_protocol::execution::ExecutorKind;
 use dockercomp_protocol::job::{
-    Adaptive, Audited, Comparison, Credibility, Policy, Share, Tolerance,
+    Adaptive, Audited, Comparison, Credibility, Policy, Share, Tolerance, Validation,
 };
 use dockercomp_protocol::wire::work::{Capacity, Verdict};
 use dockercomp_protocol::{Cid, NodeId, receipt::Basis};
 
 use super::env::{TestEnv, cid, node, request, result, spec};
-use crate::{Action, Event, Hindrance, NoWork, Profile, ReplicaFate, ReplicaView, UnitError};
+use crate::{
+    Action, Event, Granted, Hindrance, NoWork, Profile, ReplicaFate, ReplicaView, UnitError,
+};
 
 fn register(env: &mut TestEnv, node: NodeId, operator: Option<&str>) {
     let operator = operator.map(ToOwned::to_owned);
@@ -190,20 +192,27 @@ fn an_accepted_output_that_is_lost_is_computed_again() {
     assert_eq!(env.core.job(job).map(|view| (view.done, view.replicas.valid)), Some((1, 2)));
 }
 
-/// Whoever computed it is gone, and the others say otherwise: there is no telling who is right,
-/// and no output to give.
-#[test]
-fn a_lost_output_that_nobody_gets_again_fails_its_unit() {
+/// A job of one unit that a single result decides, accepted on ada's "one" and lost.
+fn with_one_lost(ada: NodeId, edit: impl Fn(&mut Validation)) -> (TestEnv, Granted) {
     let mut env = TestEnv::new();
-    let [ada, bob, joe] = ["ada", "bob", "joe"].map(node);
     let job = env.job("job", 1, |spec| {
         let rules = &mut spec.validation;
-        (rules.min_quorum, rules.target_nresults, rules.max_success_results) = (1, 1, 1);
+        (rules.min_quorum, rules.target_nresults) = (1, 1);
+        edit(rules);
     });
     let lease = env.lease(ada);
     env.report(ada, &lease, "one");
     env.expect_accepted(&lease, "one", &[ada]);
     env.step(Event::OutputLost { job, index: 0 });
+    (env, lease)
+}
+
+/// Whoever computed it is gone, and the others say otherwise: there is no telling who is right,
+/// and no output to give.
+#[test]
+fn a_lost_output_that_nobody_gets_again_fails_its_unit() {
+    let [ada, bob, joe] = ["ada", "bob", "joe"].map(node);
+    let (mut env, Granted { job, .. }) = with_one_lost(ada, |rules| rules.max_success_results = 1);
     for node in [bob, joe] {
         assert_eq!(env.core.job(job).map(|view| (view.done, view.failed)), Some((1, 0)));
         let lease = env.lease(node);
@@ -216,6 +225,74 @@ fn a_lost_output_that_nobody_gets_again_fails_its_unit() {
     // It was accepted rightly, for all anybody knows, and nobody was caught.
     assert_eq!((view.replicas.valid, view.replicas.invalid), (1, 0));
     env.restart();
+}
+
+/// She was off over night, and others were at work on it again when she came back.
+#[test]
+fn a_node_that_comes_back_is_asked_for_what_was_given_up() {
+    let [ada, bob] = ["ada", "bob"].map(node);
+    let (mut env, hers) = with_one_lost(ada, |_| {});
+    let his = env.lease(bob);
+    assert_eq!(env.heartbeat(ada, &[], &[&hers]), (vec![], vec![]), "she keeps it");
+    let (job, index, output) = (hers.job, 0, cid("one"));
+    env.expect(Action::FetchOutput { job, index, output, holders: vec![ada] });
+    // She may only say so: he goes on.
+    assert_eq!(env.heartbeat(bob, &[&his], &[]), (vec![], vec![]));
+    env.store(job, index);
+    env.expect_job_completed(job);
+    assert_eq!(env.heartbeat(ada, &[], &[&hers]), (vec![], vec![hers.replica]));
+    assert_eq!(env.heartbeat(bob, &[&his], &[]), (vec![his.replica], vec![]));
+}
+
+/// A unit must not fail because of what it had cost before it was accepted, or while nobody has
+/// tried to bring it back.
+#[test]
+fn what_was_before_the_loss_does_not_count_against_a_unit() {
+    let [ada, bob, joe] = ["ada", "bob", "joe"].map(node);
+    let mut env = TestEnv::new();
+    let job = env.job("job", 1, |spec| {
+        let rules = &mut spec.validation;
+        (rules.min_quorum, rules.target_nresults, rules.max_error_results) = (1, 2, 1);
+    });
+    let (his, hers) = (env.lease(joe), env.lease(ada));
+    env.report_error(joe, &his);
+    env.report(ada, &hers, "one");
+    env.expect_accepted(&hers, "one", &[ada]);
+    env.step(Event::OutputLost { job, index: 0 });
+    let failed = |env: &TestEnv| env.core.job(job).map(|view| view.failed);
+    for (node, fails) in [(bob, 0), (node("eve"), 1)] {
+        assert_eq!(failed(&env), Some(0));
+        let lease = env.lease(node);
+        env.report_error(node, &lease);
+        assert_eq!(failed(&env), Some(fails));
+    }
+    env.expect_job_completed(job);
+}
+
+/// They are as good, and they are not what the receipt and later stages name.
+#[test]
+fn results_that_only_compare_equal_do_not_keep_a_lost_unit_open() {
+    let [ada, bob] = ["ada", "bob"].map(node);
+    let mut env = TestEnv::new();
+    let job = env.job("job", 1, |spec| {
+        spec.validation.comparison = Comparison::Checker { args: vec![] };
+        spec.validation.max_success_results = 2;
+    });
+    let leases = [env.lease(ada), env.lease(bob)];
+    env.report(ada, &leases[0], "1.0");
+    env.report(bob, &leases[1], "1.00");
+    while env.take().is_some() {}
+    let asked: Vec<_> = leases.iter().map(|lease| lease.replica).collect();
+    env.step(Event::Compared { job, index: 0, classes: vec![asked.clone()], asked });
+    env.expect_accepted(&leases[0], "1.0", &[ada]);
+    env.step(Event::OutputLost { job, index: 0 });
+    for name in ["joe", "eve", "kim"] {
+        assert_eq!(env.core.job(job).map(|view| view.failed), Some(0));
+        let lease = env.lease(node(name));
+        env.report(node(name), &lease, "1.00");
+    }
+    env.expect_job_completed(job);
+    assert_eq!(env.core.job(job).map(|view| view.failed), Some(1));
 }
 
 /// It is not used to check nodes any more: it may have been wrong.

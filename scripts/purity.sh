@@ -5,7 +5,7 @@
 set -euo pipefail
 shopt -s inherit_errexit
 
-readonly pure=(dockercomp-coordinator-core dockercomp-agent)
+readonly pure=(dockercomp-coordinator-core dockercomp-agent dockercomp-exchange-core)
 
 # Whole names of crates, as regular expressions.
 readonly impure=(

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dockercomp_exchange_core::members::NotOurs;
 use dockercomp_network::framed;
 use dockercomp_protocol::codec::DecodeError;
 use dockercomp_protocol::content::CidError;
@@ -114,7 +115,7 @@ pub enum LinkError {
     Framing(#[from] framed::FrameError),
     /// The peer said what it holds of blocks that it was not asked about.
     #[error("the peer sent a map of no list of ours")]
-    Map,
+    Map(#[from] NotOurs),
     /// The peer did not give blocks that it said it holds.
     #[error("the peer lacks more than {BROKEN_MAX} blocks that it said it holds")]
     Broken,
@@ -141,7 +142,7 @@ impl LinkError {
             | Self::Unasked { .. }
             | Self::Message(_)
             | Self::Framing(framed::FrameError::TooLarge { .. })
-            | Self::Map
+            | Self::Map(_)
             | Self::Broken => true,
             Self::Dial(_)
             | Self::DialTimedOut { .. }

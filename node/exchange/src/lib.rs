@@ -15,7 +15,7 @@
 //!
 //! | Module | What it does |
 //! |---|---|
-//! | [`scheduler`] | decides; no clock, no socket, no disk |
+//! | [`dockercomp_exchange_core`] | decides; no clock, no socket, no disk |
 //! | [`Exchange`] | the entry: fetches datasets, several callers share one session |
 //! | [`Server`] | answers peers |
 //! | [`Door`] | where it answers near peers without encryption |
@@ -47,16 +47,15 @@ mod network;
 mod options;
 mod plain;
 mod rate;
-pub mod scheduler;
 mod server;
 mod session;
-mod slots;
 mod swarms;
 mod traffic;
 mod volume;
 
 pub use client::Exchange;
 pub use dial::{Dial, DialError, Discover, Protocol};
+pub use dockercomp_exchange_core::scheduler;
 pub use error::{FetchError, LinkError, ServeError};
 pub use network::provider_key;
 pub use options::{FetchOptions, Fetched, Options, Progress};

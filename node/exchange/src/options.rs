@@ -23,8 +23,7 @@ pub struct Options {
     pub blocks_in_flight: usize,
     /// How long opening a stream may take.
     pub dial_timeout: Duration,
-    /// A peer that owes answers and gives no whole one for this long is taken for gone. At the
-    /// default, one chunk of 1 MiB may come at 35 kB/s.
+    /// A peer that owes answers and gives no whole one for this long is taken for gone.
     pub silence_max: Duration,
     /// For how long a peer that says it is busy is left alone.
     pub busy_pause: Duration,
@@ -48,12 +47,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
+        let scheduler::Options { per_peer, total, silence_max, busy_pause, .. } =
+            scheduler::Options::default();
         Self {
-            blocks_per_peer: 16,
-            blocks_in_flight: 64,
+            blocks_per_peer: per_peer,
+            blocks_in_flight: total,
             dial_timeout: Duration::from_secs(20),
-            silence_max: Duration::from_secs(30),
-            busy_pause: Duration::from_millis(250),
+            silence_max,
+            busy_pause,
             retry_first: Duration::from_secs(1),
             retry_max: Duration::from_secs(15),
             plain: true,

@@ -15,7 +15,7 @@
 //! A stream that carries anything but requests is closed. So is one whose peer does not take
 //! its answers.
 //!
-//! Large blocks are given to a few peers at a time, see [`crate::slots`]; the others are told that
+//! Large blocks are given to a few peers at a time, see [`dockercomp_exchange_core::slots`]; the others are told that
 //! the server is busy. A request that is stopped before its block is on its way is not served.
 //!
 //! # Bounds
@@ -29,9 +29,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dockercomp_protocol::NodeId;
+use dockercomp_exchange_core::slots::{Slots, n_slots};
 use dockercomp_protocol::content::Digest;
+use dockercomp_protocol::time::millis;
 use dockercomp_protocol::wire::chunk::{Answer, Held, Miss, REQUEST_BYTES, Request};
+use dockercomp_protocol::{NodeId, Timestamp};
 use dockercomp_store::{Store, StoreError};
 use futures::future::{BoxFuture, Either};
 use futures::{FutureExt as _, StreamExt as _, stream};
@@ -47,7 +49,6 @@ use crate::OPEN_MAX;
 use crate::error::ServeError;
 use crate::plain::{self, Door};
 use crate::rate::{Limits, PIECE_BYTES, RATE_MIN, Rates, time_of};
-use crate::slots::{Slots, n_slots};
 use crate::swarms::Swarms;
 use crate::traffic::Traffic;
 
@@ -106,7 +107,7 @@ pub struct Server {
     authorise: Arc<dyn Authorise>,
     /// One permit for each block in memory.
     loads: Arc<Semaphore>,
-    slots: Arc<Mutex<Slots>>,
+    lobby: Arc<Lobby>,
     limits: Arc<Limits>,
     /// Who wants what, for [`crate::swarms`].
     pub(crate) swarms: Arc<Swarms>,
@@ -146,15 +147,32 @@ impl From<Answer> for Ready {
     }
 }
 
+/// The slots, and the clock by which they change hands.
+struct Lobby {
+    slots: Mutex<Slots>,
+    began: Instant,
+}
+
+impl Lobby {
+    fn new(rate_up: Option<u64>) -> Arc<Self> {
+        let slots = Mutex::new(Slots::new(n_slots(rate_up)));
+        Arc::new(Self { slots, began: Instant::now() })
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(millis(self.began.elapsed()))
+    }
+}
+
 /// A request that is served in its peer's slot.
 struct HeldSlot {
-    slots: Arc<Mutex<Slots>>,
+    lobby: Arc<Lobby>,
     peer: NodeId,
 }
 
 impl Drop for HeldSlot {
     fn drop(&mut self) {
-        locked(&self.slots).on_done(Instant::now(), &self.peer);
+        locked(&self.lobby.slots).on_done(self.lobby.now(), &self.peer);
     }
 }
 
@@ -184,9 +202,9 @@ impl Server {
         let loads = Arc::new(Semaphore::new(LOADED_MAX));
         let limits = Arc::new(Limits::new(Rates::default()));
         let (authorise, patience) = (Arc::new(authorise), Patience::default());
-        let slots = Arc::new(Mutex::new(Slots::new(n_slots(None))));
+        let lobby = Lobby::new(None);
         let (swarms, door, elsewhere) = (Arc::default(), None, None);
-        Self { store, traffic, authorise, loads, slots, limits, swarms, patience, door, elsewhere }
+        Self { store, traffic, authorise, loads, lobby, limits, swarms, patience, door, elsewhere }
     }
 
     /// The same server, which also gives what it does not have in its store.
@@ -205,7 +223,7 @@ impl Server {
 
     /// The same server within these limits.
     pub(crate) fn with_limits(mut self, limits: Arc<Limits>) -> Self {
-        self.slots = Arc::new(Mutex::new(Slots::new(n_slots(limits.rate_up()))));
+        self.lobby = Lobby::new(limits.rate_up());
         self.limits = limits;
         self
     }
@@ -430,8 +448,8 @@ impl Server {
     /// A place in the peer's slot, if it has one or gets one now.
     fn slot(&self, peer: NodeId) -> Option<HeldSlot> {
         let gave = |peer: &NodeId| self.traffic.down_bytes(peer);
-        let is_served = locked(&self.slots).ask(Instant::now(), peer, gave);
-        is_served.then(|| HeldSlot { slots: Arc::clone(&self.slots), peer })
+        let is_served = locked(&self.lobby.slots).ask(self.lobby.now(), peer, gave);
+        is_served.then(|| HeldSlot { lobby: Arc::clone(&self.lobby), peer })
     }
 
     /// Answers one request from the store. Whether a block may be served was asked before.

@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dockercomp_exchange_core::members::Members;
 use dockercomp_protocol::time::millis;
 use dockercomp_protocol::{Cid, NodeId, Timestamp, content};
 use dockercomp_store::{PutError, StoreError, Want};
@@ -46,7 +47,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use self::listing::Listed;
-use self::members::Members;
+use self::members::Streams;
 use self::waiter::Waiter;
 use crate::client::Shared;
 use crate::dial::Dial;
@@ -123,6 +124,7 @@ pub(crate) struct Session<D: Dial> {
     inbox: mpsc::Receiver<Message>,
     scheduler: Scheduler,
     members: Members,
+    streams: Streams,
     _part: Part,
     waiters: BTreeMap<u64, Waiter>,
     next_waiter: u64,
@@ -144,6 +146,7 @@ impl<D: Dial> Session<D> {
         Self {
             scheduler: Scheduler::new(shared.options.scheduler()),
             members: Members::default(),
+            streams: Streams::default(),
             _part: shared.swarms.begin(digest(&root)),
             retry_pause: shared.options.retry_first,
             shared,
@@ -174,7 +177,7 @@ impl<D: Dial> Session<D> {
             tokio::select! {
                 Some(message) = self.inbox.recv() => self.on_message(message),
                 Some(step) = self.steps.next() => self.on_step(step),
-                Some(heard) = self.members.inbox.recv() => self.on_heard(heard),
+                Some(heard) = self.streams.inbox.recv() => self.on_heard(heard),
                 () = sleep_until(wake_at) => self.on_time(),
             }
         }

@@ -90,6 +90,19 @@ pub struct Options {
     pub seed: u64,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            per_peer: 16,
+            total: 64,
+            // One chunk of 1 MiB may come at 35 kB/s.
+            silence_max: Duration::from_secs(30),
+            busy_pause: Duration::from_millis(250),
+            seed: 0,
+        }
+    }
+}
+
 /// Send this request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ask {
@@ -351,6 +364,12 @@ impl Scheduler {
     #[must_use]
     pub fn peers(&self) -> Vec<NodeId> {
         self.peers.iter().map(|peer| peer.id).collect()
+    }
+
+    /// Whether the peer was ever added.
+    #[must_use]
+    pub fn knows(&self, peer: &NodeId) -> bool {
+        self.peers.get(peer).is_some()
     }
 
     /// Whether the peer has been asked for the block and has not answered.

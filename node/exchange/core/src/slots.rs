@@ -3,7 +3,7 @@
 //! A line that is shared by everybody who asks is of use to nobody: all of them wait for whole
 //! blocks, and none has any to pass on. So a few peers are served at a time and the others are
 //! answered `Busy`, and from time to time the slot that was held longest goes to somebody who
-//! waits. Pure: time is an argument.
+//! waits. Time is an argument: any clock that does not jump will do.
 //!
 //! ```text
 //! ask ──slot is free, or held──► served
@@ -19,8 +19,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dockercomp_protocol::NodeId;
-use tokio::time::Instant;
+use dockercomp_protocol::{NodeId, Timestamp};
 
 /// How long a slot is held while others wait.
 const TURN: Duration = Duration::from_secs(5);
@@ -38,7 +37,8 @@ const MIN: usize = 4;
 const RATE_MIN: u64 = 1 << 20;
 
 /// How many peers are served at once on a line of so many bytes a second.
-pub(crate) fn n_slots(rate: Option<u64>) -> usize {
+#[must_use]
+pub fn n_slots(rate: Option<u64>) -> usize {
     rate.map_or(UNLIMITED, |rate| {
         usize::try_from(rate / RATE_MIN).unwrap_or(UNLIMITED).clamp(MIN, UNLIMITED)
     })
@@ -46,7 +46,7 @@ pub(crate) fn n_slots(rate: Option<u64>) -> usize {
 
 /// Who holds a slot, and who waits for one.
 #[derive(Debug)]
-pub(crate) struct Slots {
+pub struct Slots {
     n_max: usize,
     held: BTreeMap<NodeId, Slot>,
     waiting: BTreeMap<NodeId, Waiting>,
@@ -56,34 +56,31 @@ pub(crate) struct Slots {
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    since: Instant,
+    since: Timestamp,
     /// When it last asked or was given something.
-    used_at: Instant,
+    used_at: Timestamp,
     /// Requests of it that are being answered.
     n_open: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
-    since: Instant,
-    asked_at: Instant,
+    since: Timestamp,
+    asked_at: Timestamp,
 }
 
 impl Slots {
-    pub(crate) fn new(n_max: usize) -> Self {
+    /// Slots that nobody holds; at least one.
+    #[must_use]
+    pub fn new(n_max: usize) -> Self {
         Self { n_max: n_max.max(1), held: BTreeMap::new(), waiting: BTreeMap::new(), n_turns: 0 }
     }
 
     /// A peer asks for a block. Whether it is served; then [`Self::on_done`] must follow.
     /// `gave` says how much a peer has given us.
-    pub(crate) fn ask(
-        &mut self,
-        now: Instant,
-        peer: NodeId,
-        gave: impl Fn(&NodeId) -> u64,
-    ) -> bool {
-        self.waiting.retain(|_, waiting| now.duration_since(waiting.asked_at) < FORGET);
-        self.held.retain(|_, slot| slot.n_open > 0 || now.duration_since(slot.used_at) < IDLE);
+    pub fn ask(&mut self, now: Timestamp, peer: NodeId, gave: impl Fn(&NodeId) -> u64) -> bool {
+        self.waiting.retain(|_, waiting| now.since(waiting.asked_at) < FORGET);
+        self.held.retain(|_, slot| slot.n_open > 0 || now.since(slot.used_at) < IDLE);
         if !self.held.contains_key(&peer) {
             self.await_turn(now, peer);
             self.end_a_turn(now);
@@ -105,14 +102,14 @@ impl Slots {
     }
 
     /// What a peer asked for has been answered.
-    pub(crate) fn on_done(&mut self, now: Instant, peer: &NodeId) {
+    pub fn on_done(&mut self, now: Timestamp, peer: &NodeId) {
         if let Some(slot) = self.held.get_mut(peer) {
             slot.used_at = now;
             slot.n_open = slot.n_open.saturating_sub(1);
         }
     }
 
-    fn await_turn(&mut self, now: Instant, peer: NodeId) {
+    fn await_turn(&mut self, now: Timestamp, peer: NodeId) {
         if let Some(waiting) = self.waiting.get_mut(&peer) {
             waiting.asked_at = now;
         } else if self.waiting.len() < WAITING_MAX {
@@ -122,13 +119,13 @@ impl Slots {
 
     /// Takes the slot that was held longest away, if its turn is over and somebody waits. What
     /// its peer has asked for before is still answered.
-    fn end_a_turn(&mut self, now: Instant) {
+    fn end_a_turn(&mut self, now: Timestamp) {
         let is_full = self.held.len() >= self.n_max;
         let oldest = self.held.iter().min_by_key(|(_, slot)| slot.since);
         let oldest = oldest.map(|(peer, slot)| (*peer, slot.since));
         if let Some((peer, since)) = oldest
             && is_full
-            && now.duration_since(since) >= TURN
+            && now.since(since) >= TURN
         {
             self.held.remove(&peer);
         }
@@ -167,7 +164,7 @@ mod tests {
         seconds: u32,
         gave: impl Fn(&NodeId) -> u64,
     ) -> (Vec<u32>, usize) {
-        let start = Instant::now();
+        let start = Timestamp(1);
         let mut times = vec![0; usize::from(n_peers)];
         let mut most = 0;
         for tick in 0..seconds * 10 {
@@ -220,9 +217,9 @@ mod tests {
         #[test]
         fn slots_are_bounded(asks in prop::collection::vec((0u8..20, 0u64..2000, any::<bool>()), 0..300)) {
             let mut slots = Slots::new(3);
-            let mut now = Instant::now();
+            let mut now = Timestamp(1);
             for (n, later, is_done) in asks {
-                now += Duration::from_millis(later);
+                now = now + Duration::from_millis(later);
                 if slots.ask(now, peer(n), |_| 0) && is_done {
                     slots.on_done(now, &peer(n));
                 }

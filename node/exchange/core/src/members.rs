@@ -1,0 +1,290 @@
+//! Which members of a swarm to ask what they hold, and what to make of their answers.
+//!
+//! ```text
+//! told of a peer ──► candidate ──watch──► asked what it holds ──on_news──► asked for blocks
+//! ```
+//!
+//! A provider that the caller named is asked for blocks whatever it says; everybody else only
+//! after saying that there is something to be had.
+//!
+//! What a peer says of others costs it nothing, so few are believed of one, and few of all.
+//!
+//! # Bounds
+//!
+//! [`WATCHED_MAX`] peers that are asked what they hold, [`LEARNED_MAX`] members learned from
+//! others, [`LEARNED_PER_TELLER_MAX`] of them from one, and the last `LISTS_KEPT` lists.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use dockercomp_protocol::wire::swarm::{News, marked};
+use dockercomp_protocol::wire::work::HintPeer;
+use dockercomp_protocol::{Cid, NodeId};
+
+use crate::scheduler::{List, Scheduler};
+
+/// With so few blocks missing it is not worth a stream to ask who has them.
+const WORTH_ASKING: usize = 4;
+/// Peers that are asked what they hold at once.
+pub const WATCHED_MAX: usize = 64;
+/// Members that are learned from others.
+pub const LEARNED_MAX: usize = 64;
+/// Members that are learned from one.
+pub const LEARNED_PER_TELLER_MAX: usize = 32;
+/// Lists whose answers may still be on their way.
+const LISTS_KEPT: usize = 4;
+
+/// News about a list that was never sent, or that do not fit it: the peer is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("news that fit no list of ours")]
+pub struct NotOurs;
+
+/// What a session has to do so that it hears of everybody.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Peers to begin to ask.
+    pub begin: Vec<NodeId>,
+    /// A list to send to all that are asked, those in `begin` included.
+    pub list: Option<Arc<List>>,
+}
+
+/// The members of a swarm that a session knows.
+#[derive(Debug, Default)]
+pub struct Members {
+    /// Peers that are asked what they hold, or soon will be.
+    watched: BTreeSet<NodeId>,
+    /// Peers that are asked for blocks only after they said that they have some.
+    candidates: BTreeSet<NodeId>,
+    /// How many members a peer has told us of.
+    learned: BTreeMap<NodeId, usize>,
+    kept: VecDeque<Arc<List>>,
+}
+
+/// A list, and those of its blocks that a peer holds.
+type Marked = (Arc<List>, Vec<Cid>);
+
+impl Members {
+    /// Whom to begin to ask, if there is much to be had, and what.
+    pub fn watch(&mut self, scheduler: &mut Scheduler, is_liar: impl Fn(&NodeId) -> bool) -> Watch {
+        if scheduler.n_blocks() <= WORTH_ASKING && self.watched.is_empty() {
+            return Watch::default();
+        }
+        let mut begin = Vec::new();
+        for peer in scheduler.peers().into_iter().chain(self.candidates.iter().copied()) {
+            let is_full = self.watched.len() >= WATCHED_MAX;
+            if !is_full && !is_liar(&peer) && self.watched.insert(peer) {
+                begin.push(peer);
+            }
+        }
+        let list = scheduler.new_list().map(Arc::new);
+        if let Some(list) = &list {
+            self.kept.push_back(Arc::clone(list));
+            if self.kept.len() > LISTS_KEPT {
+                self.kept.pop_front();
+            }
+        }
+        Watch { begin, list }
+    }
+
+    /// The newest list; none before the first.
+    #[must_use]
+    pub fn newest(&self) -> Option<&Arc<List>> {
+        self.kept.back()
+    }
+
+    /// A peer may have some of the dataset, or will have.
+    pub fn add_candidate(&mut self, scheduler: &Scheduler, peer: NodeId) {
+        if !scheduler.knows(&peer) && self.candidates.len() < LEARNED_MAX {
+            self.candidates.insert(peer);
+        }
+    }
+
+    /// The peer is asked for blocks whatever it says.
+    pub fn forget_candidate(&mut self, peer: &NodeId) {
+        self.candidates.remove(peer);
+    }
+
+    /// The peer says no more.
+    pub fn on_closed(&mut self, scheduler: &mut Scheduler, peer: NodeId) {
+        self.watched.remove(&peer);
+        self.candidates.remove(&peer);
+        scheduler.on_quiet(peer);
+    }
+
+    /// The peer says what it holds. Members that it tells of are for [`Self::believe`].
+    ///
+    /// # Errors
+    ///
+    /// [`NotOurs`]: the peer breaks the protocol.
+    pub fn on_news(
+        &mut self,
+        scheduler: &mut Scheduler,
+        peer: NodeId,
+        news: &News,
+    ) -> Result<(), NotOurs> {
+        match news {
+            News::All => {
+                self.admit(scheduler, peer);
+                scheduler.on_holds_all(peer);
+            }
+            News::Map { list, bits } => {
+                if let Some((list, held)) = self.marked(*list, bits)? {
+                    self.admit(scheduler, peer);
+                    scheduler.on_map(peer, &list, &held);
+                }
+            }
+            News::Have { list, blocks } => {
+                if let Some(blocks) = self.at(*list, blocks)? {
+                    scheduler.on_have(peer, &blocks);
+                }
+            }
+            News::Members { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// A candidate has said what it holds: now it is asked.
+    fn admit(&mut self, scheduler: &mut Scheduler, peer: NodeId) {
+        if self.candidates.remove(&peer) {
+            scheduler.add_peer(peer);
+        }
+    }
+
+    /// Those of the members that a peer tells of that are news, as far as it is believed.
+    pub fn believe(
+        &mut self,
+        scheduler: &Scheduler,
+        teller: NodeId,
+        members: Vec<HintPeer>,
+    ) -> Vec<HintPeer> {
+        let is_new = |member: &HintPeer| {
+            !scheduler.knows(&member.peer) && !self.candidates.contains(&member.peer)
+        };
+        let room = self.room(&teller);
+        let fresh: Vec<HintPeer> = members.into_iter().filter(is_new).take(room).collect();
+        *self.learned.entry(teller).or_default() += fresh.len();
+        fresh
+    }
+
+    /// How many more members are believed of a peer.
+    fn room(&self, teller: &NodeId) -> usize {
+        let told = self.learned.get(teller).copied().unwrap_or_default();
+        let all: usize = self.learned.values().sum();
+        LEARNED_MAX.saturating_sub(all).min(LEARNED_PER_TELLER_MAX.saturating_sub(told))
+    }
+
+    /// The blocks of a list that a map marks. `None`: we do not know the list any more.
+    fn marked(&self, list: u32, bits: &[u8]) -> Result<Option<Marked>, NotOurs> {
+        let Some(list) = self.list(list)? else { return Ok(None) };
+        let places = marked(bits, list.blocks.len()).ok_or(NotOurs)?;
+        let blocks = places.into_iter().map(|place| list.blocks[place]).collect();
+        Ok(Some((list, blocks)))
+    }
+
+    /// The blocks of a list at these places. `None`: we do not know the list any more.
+    fn at(&self, list: u32, places: &[u16]) -> Result<Option<Vec<Cid>>, NotOurs> {
+        let Some(list) = self.list(list)? else { return Ok(None) };
+        let block = |place: &u16| list.blocks.get(usize::from(*place)).copied();
+        places.iter().map(block).collect::<Option<_>>().map(Some).ok_or(NotOurs)
+    }
+
+    fn list(&self, number: u32) -> Result<Option<Arc<List>>, NotOurs> {
+        let newest = self.newest().map_or(0, |list| list.number);
+        if number == 0 || number > newest {
+            return Err(NotOurs);
+        }
+        Ok(self.kept.iter().find(|list| list.number == number).cloned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dockercomp_protocol::content::chunk_cid;
+
+    use super::*;
+    use crate::scheduler::Options;
+
+    fn peer(n: u8) -> NodeId {
+        let mut bytes = vec![0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
+        bytes.extend([n; 32]);
+        NodeId::from_bytes(&bytes).expect("an inlined ed25519 key")
+    }
+
+    fn told(peers: impl IntoIterator<Item = u8>) -> Vec<HintPeer> {
+        peers.into_iter().map(|n| HintPeer { peer: peer(n), addresses: Vec::new() }).collect()
+    }
+
+    /// A scheduler that wants so many blocks.
+    fn wanting(n_blocks: u32) -> Scheduler {
+        let mut scheduler = Scheduler::new(Options::default());
+        (0..n_blocks).for_each(|n| scheduler.want(chunk_cid(&n.to_le_bytes())));
+        scheduler
+    }
+
+    #[test]
+    fn few_members_are_believed_of_one_and_of_all() {
+        let (mut members, scheduler) = (Members::default(), wanting(10));
+        let one = members.believe(&scheduler, peer(1), told(10..100));
+        assert_eq!(one.len(), LEARNED_PER_TELLER_MAX);
+        assert!(members.believe(&scheduler, peer(1), told(100..110)).is_empty());
+        let another = members.believe(&scheduler, peer(2), told(100..200));
+        assert_eq!(another.len(), LEARNED_MAX - LEARNED_PER_TELLER_MAX);
+        assert!(members.believe(&scheduler, peer(3), told(200..210)).is_empty());
+    }
+
+    #[test]
+    fn who_is_known_is_no_news() {
+        let (mut members, mut scheduler) = (Members::default(), wanting(10));
+        scheduler.add_peer(peer(1));
+        members.add_candidate(&scheduler, peer(1));
+        members.add_candidate(&scheduler, peer(2));
+        assert_eq!(members.candidates, [peer(2)].into(), "who is asked anyway is no candidate");
+        let fresh = members.believe(&scheduler, peer(9), told(1..4));
+        assert_eq!(fresh.iter().map(|fresh| fresh.peer).collect::<Vec<_>>(), [peer(3)]);
+    }
+
+    #[test]
+    fn a_candidate_is_asked_for_blocks_once_it_says_that_it_has_some() {
+        let (mut members, mut scheduler) = (Members::default(), wanting(10));
+        members.add_candidate(&scheduler, peer(1));
+        let watch = members.watch(&mut scheduler, |_| false);
+        assert_eq!(watch.begin, [peer(1)]);
+        let list = watch.list.expect("blocks that nobody was asked about");
+        assert_eq!(list.blocks.len(), 10);
+        assert!(!scheduler.knows(&peer(1)));
+        let map = News::map(list.number, &[true; 10]);
+        members.on_news(&mut scheduler, peer(1), &map).expect("a map of our list");
+        assert!(scheduler.knows(&peer(1)));
+        let again = members.watch(&mut scheduler, |_| false);
+        assert!(again.begin.is_empty() && again.list.is_none(), "{again:?}");
+        members.on_closed(&mut scheduler, peer(1));
+        assert_eq!(members.watch(&mut scheduler, |_| false).begin, [peer(1)]);
+    }
+
+    #[test]
+    fn neither_liars_are_asked_nor_anybody_about_a_few_blocks() {
+        let (mut members, mut scheduler) = (Members::default(), wanting(4));
+        scheduler.add_peer(peer(1));
+        scheduler.add_peer(peer(2));
+        assert!(members.watch(&mut scheduler, |_| false).begin.is_empty());
+        (4..10_u32).for_each(|n| scheduler.want(chunk_cid(&n.to_le_bytes())));
+        assert_eq!(members.watch(&mut scheduler, |who| *who == peer(1)).begin, [peer(2)]);
+    }
+
+    /// A late answer is no lie; one to a question that was never put is.
+    #[test]
+    fn a_map_must_be_of_a_list_of_ours() {
+        let mut members = Members::default();
+        let blocks = vec![chunk_cid(b"a"), chunk_cid(b"b")];
+        members.kept.push_back(Arc::new(List { number: 3, blocks: blocks.clone() }));
+        let right = members.marked(3, &[0b10]).expect("a map").expect("our list");
+        assert_eq!(right.1, blocks[1..]);
+        assert!(members.marked(2, &[0b10]).expect("a late one").is_none());
+        assert_eq!(members.at(3, &[0]).expect("places"), Some(blocks[..1].to_vec()));
+        for (list, bits) in [(4, &[0b10][..]), (0, &[0b10]), (3, &[0b100]), (3, &[0, 0]), (3, &[])]
+        {
+            assert_eq!(members.marked(list, bits).err(), Some(NotOurs), "{list} {bits:?}");
+        }
+        assert_eq!(members.at(3, &[2]), Err(NotOurs));
+    }
+}

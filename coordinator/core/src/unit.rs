@@ -150,10 +150,13 @@ impl Unit {
         matches!(self.stage, Stage::Accepted { stored: false, .. }) && self.holders().is_empty()
     }
 
-    /// Nodes that computed the canonical output and still have it.
+    /// Nodes that computed the canonical output and still have it. Once it is safe, those as well
+    /// that were given up: one of them was back, and gave it.
     pub(crate) fn holders(&self) -> Vec<NodeId> {
-        let Stage::Accepted { output, .. } = self.stage else { return Vec::new() };
-        let agree = |replica: &&Replica| replica.state.output() == Some(output) && !replica.is_gone;
+        let Stage::Accepted { output, stored, .. } = self.stage else { return Vec::new() };
+        let agree = |replica: &&Replica| {
+            replica.state.output() == Some(output) && (stored || !replica.is_gone)
+        };
         self.replicas.iter().filter(agree).map(|replica| replica.node).collect()
     }
 }

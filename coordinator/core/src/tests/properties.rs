@@ -43,7 +43,7 @@ fn op(outputs: Range<usize>) -> impl Strategy<Value = Op> {
         10 => (node.clone(), 1u32..5).prop_map(|(node, leases)| Op::Work { node, leases }),
         14 => (lease.clone(), prop::option::weighted(0.1, node.clone()), outputs)
             .prop_map(|(lease, thief, output)| Op::Report { lease, thief, output }),
-        2 => lease.clone().prop_map(|lease| Op::Fail { lease }),
+        5 => lease.clone().prop_map(|lease| Op::Fail { lease }),
         6 => (node.clone(), 0usize..8, 0usize..6)
             .prop_map(|(node, of, saved)| Op::Heartbeat { node, of, saved }),
         4 => (0usize..4).prop_map(|question| Op::Compare { question }),

@@ -54,6 +54,8 @@ pub(super) struct Witness {
     stored: BTreeSet<Unit>,
     /// Accepted, and at some time nobody had the output any more.
     lost: BTreeSet<Unit>,
+    /// Units whose output somebody was asked for since.
+    wanted: BTreeSet<Unit>,
     ended: BTreeSet<Cid>,
     /// Units of each job whose results did not agree.
     scattered: BTreeMap<Cid, u32>,
@@ -124,8 +126,9 @@ impl Witness {
         &self.bases
     }
 
-    pub(super) fn all_accepted(&self) -> Vec<(Cid, u64)> {
-        self.accepted.keys().copied().collect()
+    /// Units whose output can be fetched, as far as is known.
+    pub(super) fn all_wanted(&self) -> Vec<(Cid, u64)> {
+        self.wanted.iter().copied().collect()
     }
 
     /// Whether outputs of a job are compared by more than their bytes.
@@ -197,6 +200,7 @@ impl Witness {
             Record::OutputLost { job, index, .. } => {
                 assert!(!self.stored.contains(&(*job, *index)), "what is safe cannot be lost");
                 self.lost.insert((*job, *index));
+                self.wanted.remove(&(*job, *index));
             }
             Record::JobCancelled { job, .. } => self.forget(*job),
             Record::JobAdded { .. } | Record::Sampled { .. } | Record::NodeKnown { .. } => {}
@@ -260,6 +264,7 @@ impl Witness {
                 }
                 Action::FetchOutput { job, index, output, holders } => {
                     assert_eq!(self.accepted(*job, *index), Some(*output), "unit {index}");
+                    self.wanted.insert((*job, *index));
                     let input = Input { output: *output, holders: holders.clone() };
                     self.check_holders((*job, *index), &input);
                 }

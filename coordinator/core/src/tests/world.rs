@@ -375,7 +375,7 @@ impl World {
                 self.answer(question);
             }
             self.wait(Duration::from_secs(3600));
-            for (job, index) in self.witness.all_accepted() {
+            for (job, index) in self.witness.all_wanted() {
                 self.step(Event::OutputStored { job, index });
             }
             let is_over = self.env.core.jobs().all(|view| view.state != JobState::Running);

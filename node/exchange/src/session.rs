@@ -96,7 +96,8 @@ enum Step {
         peers: Vec<NodeId>,
     },
     Learned {
-        peers: Vec<NodeId>,
+        peer: NodeId,
+        can_be_dialled: bool,
     },
     /// The runtime is shutting down.
     CutOff,

@@ -17,11 +17,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dockercomp_exchange_core::members::to_tell;
 use dockercomp_network::framed::{FrameError, read_frame, write_frame};
 use dockercomp_protocol::codec;
 use dockercomp_protocol::content::{DIGEST_BYTES, Digest};
 use dockercomp_protocol::limits::{
-    HINT_ADDRESS_BYTES_MAX, HINT_ADDRESSES_MAX, SWARM_MEMBERS_MAX, SWARM_MESSAGE_BYTES_MAX,
+    HINT_ADDRESS_BYTES_MAX, HINT_ADDRESSES_MAX, SWARM_MESSAGE_BYTES_MAX,
 };
 use dockercomp_protocol::wire::chunk::Held;
 use dockercomp_protocol::wire::swarm::{News, Question};
@@ -310,11 +311,7 @@ impl<D: Dial> Teller<'_, D> {
     /// Others that it has not been told of.
     async fn members(&mut self) -> Option<News> {
         let all = self.server.swarms.members(&self.root);
-        let fresh: Vec<NodeId> = all
-            .into_iter()
-            .filter(|member| *member != self.peer && !self.told.contains(member))
-            .take(SWARM_MEMBERS_MAX)
-            .collect();
+        let fresh = to_tell(all, &self.told, &self.peer);
         let mut members = Vec::new();
         for peer in fresh {
             let addresses = self.exchange.addresses(peer).await;

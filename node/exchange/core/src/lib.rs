@@ -12,3 +12,12 @@
 pub mod members;
 pub mod scheduler;
 pub mod slots;
+
+/// A number for a name that differs with the seed: FNV-1a, which spreads well enough and is the
+/// same on every platform.
+pub(crate) fn rank(name: &[u8], seed: u64) -> u64 {
+    let bytes = seed.to_le_bytes().into_iter().chain(name.iter().copied());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

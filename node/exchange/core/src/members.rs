@@ -7,20 +7,25 @@
 //! A provider that the caller named is asked for blocks whatever it says; everybody else only
 //! after saying that there is something to be had.
 //!
-//! What a peer says of others costs it nothing, so few are believed of one, and few of all.
+//! What a peer says of others costs it nothing, so few are believed of one, and few of all. One
+//! that cannot be reached, as behind most routers, makes room for the next that was told of; but
+//! in all a session goes on [`ERRANDS_MAX`] such errands at most.
 //!
 //! # Bounds
 //!
 //! [`WATCHED_MAX`] peers that are asked what they hold, [`LEARNED_MAX`] members learned from
-//! others, [`LEARNED_PER_TELLER_MAX`] of them from one, and the last `LISTS_KEPT` lists.
+//! others, [`LEARNED_PER_TELLER_MAX`] of them from one, [`TOLD_MAX`] that wait for a place, and
+//! the last `LISTS_KEPT` lists.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use dockercomp_protocol::limits::SWARM_MEMBERS_MAX;
 use dockercomp_protocol::wire::swarm::{News, marked};
 use dockercomp_protocol::wire::work::HintPeer;
 use dockercomp_protocol::{Cid, NodeId};
 
+use crate::rank;
 use crate::scheduler::{List, Scheduler};
 
 /// With so few blocks missing it is not worth a stream to ask who has them.
@@ -31,6 +36,10 @@ pub const WATCHED_MAX: usize = 64;
 pub const LEARNED_MAX: usize = 64;
 /// Members that are learned from one.
 pub const LEARNED_PER_TELLER_MAX: usize = 32;
+/// Members that are dialled in a session because others told of them.
+pub const ERRANDS_MAX: usize = 512;
+/// Members that were told of and wait for a place.
+pub const TOLD_MAX: usize = 256;
 /// Lists whose answers may still be on their way.
 const LISTS_KEPT: usize = 4;
 
@@ -55,13 +64,35 @@ pub struct Members {
     watched: BTreeSet<NodeId>,
     /// Peers that are asked for blocks only after they said that they have some.
     candidates: BTreeSet<NodeId>,
-    /// How many members a peer has told us of.
-    learned: BTreeMap<NodeId, usize>,
+    /// Members that are believed in, and who told of each.
+    learned: BTreeMap<NodeId, NodeId>,
+    /// Members that were ever believed in.
+    n_errands: usize,
+    /// Members that wait for a place among them, and who told of each.
+    told: VecDeque<(NodeId, HintPeer)>,
+    /// Members that could not be reached.
+    in_vain: BTreeSet<NodeId>,
     kept: VecDeque<Arc<List>>,
 }
 
 /// A list, and those of its blocks that a peer holds.
 type Marked = (Arc<List>, Vec<Cid>);
+
+/// Of all members, some that an asker was not told of yet: to each asker others, so that not all
+/// turn to the same few.
+#[must_use]
+pub fn to_tell(
+    all: impl IntoIterator<Item = NodeId>,
+    told: &BTreeSet<NodeId>,
+    asker: &NodeId,
+) -> Vec<NodeId> {
+    let seed = rank(&asker.to_bytes(), 0);
+    let fresh = all.into_iter().filter(|member| member != asker && !told.contains(member));
+    let mut fresh: Vec<(u64, NodeId)> =
+        fresh.map(|member| (rank(&member.to_bytes(), seed), member)).collect();
+    fresh.sort_unstable();
+    fresh.into_iter().map(|(_, member)| member).take(SWARM_MEMBERS_MAX).collect()
+}
 
 impl Members {
     /// Whom to begin to ask, if there is much to be had, and what.
@@ -104,14 +135,19 @@ impl Members {
         self.candidates.remove(peer);
     }
 
-    /// The peer says no more.
+    /// The peer says no more, or could not be reached. Then there may be room for another
+    /// ([`Self::next_believed`]).
     pub fn on_closed(&mut self, scheduler: &mut Scheduler, peer: NodeId) {
         self.watched.remove(&peer);
         self.candidates.remove(&peer);
+        // One that never said that it has anything.
+        if !scheduler.knows(&peer) && self.learned.remove(&peer).is_some() {
+            self.in_vain.insert(peer);
+        }
         scheduler.on_quiet(peer);
     }
 
-    /// The peer says what it holds. Members that it tells of are for [`Self::believe`].
+    /// The peer says what it holds. Members that it tells of are for [`Self::on_told`].
     ///
     /// # Errors
     ///
@@ -150,27 +186,32 @@ impl Members {
         }
     }
 
-    /// Those of the members that a peer tells of that are news, as far as it is believed.
-    pub fn believe(
-        &mut self,
-        scheduler: &Scheduler,
-        teller: NodeId,
-        members: Vec<HintPeer>,
-    ) -> Vec<HintPeer> {
-        let is_new = |member: &HintPeer| {
-            !scheduler.knows(&member.peer) && !self.candidates.contains(&member.peer)
-        };
-        let room = self.room(&teller);
-        let fresh: Vec<HintPeer> = members.into_iter().filter(is_new).take(room).collect();
-        *self.learned.entry(teller).or_default() += fresh.len();
-        fresh
+    /// A peer tells of members.
+    pub fn on_told(&mut self, teller: NodeId, members: Vec<HintPeer>) {
+        let room = TOLD_MAX.saturating_sub(self.told.len());
+        self.told.extend(members.into_iter().take(room).map(|member| (teller, member)));
     }
 
-    /// How many more members are believed of a peer.
-    fn room(&self, teller: &NodeId) -> usize {
-        let told = self.learned.get(teller).copied().unwrap_or_default();
-        let all: usize = self.learned.values().sum();
-        LEARNED_MAX.saturating_sub(all).min(LEARNED_PER_TELLER_MAX.saturating_sub(told))
+    /// The next member that was told of and is believed in, and who told of it. It has a place
+    /// from now on: [`Self::add_candidate`] when it can be dialled, or [`Self::on_closed`].
+    pub fn next_believed(&mut self, scheduler: &Scheduler) -> Option<(NodeId, HintPeer)> {
+        if self.learned.len() >= LEARNED_MAX || self.n_errands >= ERRANDS_MAX {
+            return None;
+        }
+        let (learned, candidates, in_vain) = (&self.learned, &self.candidates, &self.in_vain);
+        self.told.retain(|(_, HintPeer { peer, .. })| {
+            let is_known = scheduler.knows(peer) || candidates.contains(peer);
+            !is_known && !learned.contains_key(peer) && !in_vain.contains(peer)
+        });
+        let has_room = |teller: &NodeId| {
+            let of_one = learned.values().filter(|other| *other == teller).count();
+            of_one < LEARNED_PER_TELLER_MAX
+        };
+        let place = self.told.iter().position(|(teller, _)| has_room(teller))?;
+        let (teller, member) = self.told.remove(place)?;
+        self.n_errands += 1;
+        self.learned.insert(member.peer, teller);
+        Some((teller, member))
     }
 
     /// The blocks of a list that a map marks. `None`: we do not know the list any more.
@@ -221,15 +262,57 @@ mod tests {
         scheduler
     }
 
+    /// All that are believed now.
+    fn believed(members: &mut Members, scheduler: &Scheduler) -> Vec<NodeId> {
+        std::iter::from_fn(|| members.next_believed(scheduler)).map(|(_, told)| told.peer).collect()
+    }
+
     #[test]
     fn few_members_are_believed_of_one_and_of_all() {
         let (mut members, scheduler) = (Members::default(), wanting(10));
-        let one = members.believe(&scheduler, peer(1), told(10..100));
-        assert_eq!(one.len(), LEARNED_PER_TELLER_MAX);
-        assert!(members.believe(&scheduler, peer(1), told(100..110)).is_empty());
-        let another = members.believe(&scheduler, peer(2), told(100..200));
-        assert_eq!(another.len(), LEARNED_MAX - LEARNED_PER_TELLER_MAX);
-        assert!(members.believe(&scheduler, peer(3), told(200..210)).is_empty());
+        let mut believed = |teller, of: std::ops::Range<u8>| {
+            members.on_told(peer(teller), told(of));
+            believed(&mut members, &scheduler).len()
+        };
+        assert_eq!(believed(1, 10..100), LEARNED_PER_TELLER_MAX);
+        assert_eq!(believed(1, 100..110), 0);
+        assert_eq!(believed(2, 100..200), LEARNED_MAX - LEARNED_PER_TELLER_MAX);
+        assert_eq!(believed(3, 200..210), 0);
+    }
+
+    /// Most are behind routers: those that are not must be found all the same.
+    #[test]
+    fn who_cannot_be_reached_makes_room_for_the_next() {
+        let (mut members, mut scheduler) = (Members::default(), wanting(10));
+        members.on_told(peer(1), told(10..100));
+        let first = believed(&mut members, &scheduler);
+        members.on_closed(&mut scheduler, first[0]);
+        assert_eq!(believed(&mut members, &scheduler), [peer(10 + 32)]);
+        // Whoever tells of it again: it was tried.
+        members.on_told(peer(2), vec![HintPeer { peer: first[0], addresses: vec![] }]);
+        assert_eq!(believed(&mut members, &scheduler), []);
+    }
+
+    #[test]
+    fn a_session_is_not_sent_on_errands_without_end() {
+        let (mut members, mut scheduler) = (Members::default(), wanting(10));
+        let mut n_errands = 0;
+        for round in 0..100_u8 {
+            let strangers = (0..60_u8).map(|n| {
+                let mut bytes = vec![0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
+                bytes.extend([round; 16]);
+                bytes.extend([n; 16]);
+                let peer = NodeId::from_bytes(&bytes).expect("an inlined ed25519 key");
+                HintPeer { peer, addresses: vec![] }
+            });
+            members.on_told(peer(1), strangers.collect());
+            for stranger in believed(&mut members, &scheduler) {
+                n_errands += 1;
+                members.on_closed(&mut scheduler, stranger);
+            }
+            assert!(members.told.len() <= TOLD_MAX);
+        }
+        assert_eq!(n_errands, ERRANDS_MAX);
     }
 
     #[test]
@@ -239,8 +322,27 @@ mod tests {
         members.add_candidate(&scheduler, peer(1));
         members.add_candidate(&scheduler, peer(2));
         assert_eq!(members.candidates, [peer(2)].into(), "who is asked anyway is no candidate");
-        let fresh = members.believe(&scheduler, peer(9), told(1..4));
-        assert_eq!(fresh.iter().map(|fresh| fresh.peer).collect::<Vec<_>>(), [peer(3)]);
+        members.on_told(peer(9), told(1..4));
+        assert_eq!(believed(&mut members, &scheduler), [peer(3)]);
+    }
+
+    #[test]
+    fn everybody_is_told_of_others_and_each_of_other_ones() {
+        let all: Vec<NodeId> = (0..60).map(peer).collect();
+        let tell = |asker| to_tell(all.iter().copied(), &BTreeSet::new(), &asker);
+        let first = tell(peer(0));
+        assert_eq!(first.len(), SWARM_MEMBERS_MAX);
+        assert!(!first.contains(&peer(0)) && first != tell(peer(1)));
+        let mut named: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for asker in &all {
+            tell(*asker).into_iter().for_each(|peer| *named.entry(peer).or_default() += 1);
+        }
+        // Sixteen times each, if all were equal.
+        assert_eq!(named.len(), 60);
+        assert!(named.values().all(|n| (4..40).contains(n)), "{named:?}");
+        let told: BTreeSet<NodeId> = first.iter().copied().collect();
+        let next = to_tell(all.iter().copied(), &told, &peer(0));
+        assert!(next.iter().all(|peer| !told.contains(peer)));
     }
 
     #[test]

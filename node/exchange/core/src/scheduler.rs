@@ -32,12 +32,14 @@
 //! # End game
 //!
 //! When nothing waits and at most [`END_GAME_MAX`] blocks are missing, one that is late is asked
-//! of a second peer. The first answer counts; [`Scheduler::next_stop`] names the other request.
+//! of another peer as well: a chunk of [`CHUNK_ASKED_MAX`], a block of the manifest of one more
+//! each time that it is late again, because nothing can be done without it and providers may be
+//! silent. The first answer counts; [`Scheduler::next_stop`] names the other requests.
 //!
 //! # Invariants
 //!
-//! - Outside the end game a block is asked of one peer at a time, in it of two; the bytes that
-//!   are kept come from one, so a wrong byte has exactly one author.
+//! - Outside the end game a block is asked of one peer at a time; the bytes that are kept come
+//!   from one in any case, so a wrong byte has exactly one author.
 //! - A peer that sent a wrong byte, or broke its word about what it holds more than
 //!   [`BROKEN_MAX`] times, is never asked again.
 //! - Every block ends stored or stuck, as long as each request ends in one of the events.
@@ -61,13 +63,16 @@ use dockercomp_protocol::content::RAW;
 use dockercomp_protocol::{Cid, NodeId, Timestamp};
 
 pub use self::maps::List;
-use self::peer::{Peer, Said, Standing, rank};
+use self::peer::{Peer, Said, Standing};
 use self::peers::{PeerSet, Peers};
+use crate::rank;
 
 /// Peers that one scheduler takes note of: more would only be more strangers to wait for.
 pub const PEERS_MAX: usize = 256;
 /// Blocks that are missing when a late one is asked of a second peer.
 pub const END_GAME_MAX: usize = 8;
+/// Peers that are asked for one chunk at once.
+pub const CHUNK_ASKED_MAX: usize = 2;
 /// How often a peer may lack a block that it said it holds: it may have lost some, and as many
 /// requests as it has open come back at once when it has lost all.
 pub const BROKEN_MAX: usize = 32;
@@ -129,12 +134,12 @@ struct Asked {
 }
 
 /// Where a block stands. Stored blocks are forgotten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     /// Nobody is asked for it.
     Waiting,
-    /// A peer was asked, in the end game a second one too, and none has answered.
-    Asked { first: Asked, second: Option<Asked> },
+    /// A peer was asked, in the end game others after it, and none has answered.
+    Asked(Vec<Asked>),
     /// The peer's answer is here and is being verified and stored.
     Held { peer: NodeId },
 }
@@ -267,7 +272,7 @@ impl Scheduler {
 
     /// The next request to send, or `None` if none can be sent for now.
     pub fn next_ask(&mut self, now: Timestamp) -> Option<Ask> {
-        let ask = self.next_first(now).or_else(|| self.next_second(now))?;
+        let ask = self.next_first(now).or_else(|| self.next_late(now))?;
         self.peers.get_mut(&ask.peer).expect("a chosen peer is known").on_asked(now);
         Some(ask)
     }
@@ -290,17 +295,17 @@ impl Scheduler {
         })?;
         self.waiting.remove(&(place, ask.block));
         let entry = self.blocks.get_mut(&ask.block).expect("a block that waits is known");
-        entry.state = State::Asked { first: Asked { peer: ask.peer, at: now }, second: None };
+        entry.state = State::Asked(vec![Asked { peer: ask.peer, at: now }]);
         self.n_open += 1;
         Some(ask)
     }
 
     /// In the end game, a late block and another peer that may give it.
-    fn next_second(&mut self, now: Timestamp) -> Option<Ask> {
+    fn next_late(&mut self, now: Timestamp) -> Option<Ask> {
         let (ask, _) = self.late(now).into_iter().find(|(_, late_at)| *late_at <= now)?;
         let entry = self.blocks.get_mut(&ask.block)?;
-        if let State::Asked { second, .. } = &mut entry.state {
-            *second = Some(Asked { peer: ask.peer, at: now });
+        if let State::Asked(asked) = &mut entry.state {
+            asked.push(Asked { peer: ask.peer, at: now });
         }
         Some(ask)
     }
@@ -313,15 +318,20 @@ impl Scheduler {
         }
         let free = self.free(now);
         let (anything, listed) = self.by_what_they_say();
-        let second = |(block, entry): (&Cid, &Block)| {
-            let State::Asked { first, second: None } = entry.state else { return None };
+        let late = |(block, entry): (&Cid, &Block)| {
+            let State::Asked(asked) = &entry.state else { return None };
+            if entry.place.is_chunk && asked.len() >= CHUNK_ASKED_MAX {
+                return None;
+            }
             let mut may_give = free & entry.may_give(anything, listed);
-            may_give.remove(self.peers.number(&first.peer)?);
+            for Asked { peer, .. } in asked {
+                may_give.remove(self.peers.number(peer)?);
+            }
             let other = self.peers.best(may_give)?;
             let patience = LATE_MIN + Duration::from_millis(other.answer_ms.saturating_mul(2));
-            Some((Ask { peer: other.id, block: *block }, first.at + patience))
+            Some((Ask { peer: other.id, block: *block }, asked.last()?.at + patience))
         };
-        self.blocks.iter().filter_map(second).collect()
+        self.blocks.iter().filter_map(late).collect()
     }
 
     /// A request whose answer is not needed any more.
@@ -379,9 +389,8 @@ impl Scheduler {
     }
 
     fn asked_at(&self, peer: NodeId, block: &Cid) -> Option<Timestamp> {
-        let State::Asked { first, second } = self.blocks.get(block)?.state else { return None };
-        let asked = [Some(first), second].into_iter().flatten();
-        asked.into_iter().find(|asked| asked.peer == peer).map(|asked| asked.at)
+        let State::Asked(asked) = &self.blocks.get(block)?.state else { return None };
+        asked.iter().find(|asked| asked.peer == peer).map(|asked| asked.at)
     }
 
     fn free(&self, now: Timestamp) -> PeerSet {

@@ -78,7 +78,7 @@ impl<D: Dial> Session<D> {
                 self.is_discovering = false;
                 self.add_peers(peers);
             }
-            Step::Learned { peers } => self.on_learned(peers),
+            Step::Learned { peer, can_be_dialled } => self.on_learned(peer, can_be_dialled),
             Step::CutOff => self.fail_all(&FetchError::Interrupted { root: self.root }),
         }
     }

@@ -71,7 +71,7 @@ impl<D: Dial> Session<D> {
         let followed = match heard {
             Ok(news) => self.on_news(peer, news),
             Err(error) => {
-                self.members.on_closed(&mut self.scheduler, peer);
+                self.on_closed(peer);
                 Err(error)
             }
         };
@@ -91,36 +91,40 @@ impl<D: Dial> Session<D> {
         }
         self.members.on_news(&mut self.scheduler, peer, &news)?;
         if let News::Members { members } = news {
-            self.on_members(peer, members);
+            self.members.on_told(peer, members);
+            self.learn();
         }
         Ok(())
     }
 
-    fn on_members(&mut self, teller: NodeId, members: Vec<HintPeer>) {
-        let fresh = self.members.believe(&self.scheduler, teller, members);
-        if fresh.is_empty() {
-            return;
-        }
-        let dial = self.shared.links.dial().clone();
-        let learning = async move {
-            let near = dial.near(teller).await;
-            let mut learned = Vec::new();
-            for HintPeer { peer, addresses } in fresh {
-                let addresses = believable(peer, &addresses, near);
-                if !addresses.is_empty() {
+    /// Takes note of where members are that others told of, as far as they are believed.
+    fn learn(&mut self) {
+        while let Some((teller, told)) = self.members.next_believed(&self.scheduler) {
+            let dial = self.shared.links.dial().clone();
+            let learning = async move {
+                let HintPeer { peer, addresses } = told;
+                let addresses = believable(peer, &addresses, dial.near(teller).await);
+                let can_be_dialled = !addresses.is_empty();
+                if can_be_dialled {
                     dial.learn(peer, addresses).await;
-                    learned.push(peer);
                 }
-            }
-            Step::Learned { peers: learned }
-        };
-        self.steps.push(learning.boxed());
+                Step::Learned { peer, can_be_dialled }
+            };
+            self.steps.push(learning.boxed());
+        }
     }
 
-    pub(super) fn on_learned(&mut self, peers: Vec<NodeId>) {
-        for peer in peers {
+    pub(super) fn on_learned(&mut self, peer: NodeId, can_be_dialled: bool) {
+        if can_be_dialled {
             self.add_candidate(peer);
+        } else {
+            self.on_closed(peer);
         }
+    }
+
+    fn on_closed(&mut self, peer: NodeId) {
+        self.members.on_closed(&mut self.scheduler, peer);
+        self.learn();
     }
 }
 

@@ -13,9 +13,10 @@ impl Scheduler {
         let Some(asked_at) = self.asked_at(peer, &block) else { return false };
         let entry = self.blocks.get_mut(&block).expect("a block that was asked for is known");
         let before = std::mem::replace(&mut entry.state, State::Held { peer });
-        if let State::Asked { first, second: Some(second) } = before {
-            let other = if first.peer == peer { second } else { first };
-            self.stop(other, block);
+        if let State::Asked(asked) = before {
+            for other in asked.into_iter().filter(|asked| asked.peer != peer) {
+                self.stop(other, block);
+            }
         }
         let per_peer = self.options.per_peer;
         if let Some(known) = self.peers.get_mut(&peer) {
@@ -132,16 +133,13 @@ impl Scheduler {
         self.replace_all();
     }
 
-    /// Takes a request back: the block waits, unless a second peer is asked for it.
+    /// Takes a request back: the block waits, unless another peer is asked for it.
     fn withdraw(&mut self, peer: NodeId, block: Cid) {
         let Some(entry) = self.blocks.get_mut(&block) else { return };
-        let State::Asked { first, second } = entry.state else { return };
-        match second {
-            Some(second) if first.peer == peer => {
-                entry.state = State::Asked { first: second, second: None };
-            }
-            Some(_) => entry.state = State::Asked { first, second: None },
-            None => self.release(block),
+        let State::Asked(asked) = &mut entry.state else { return };
+        asked.retain(|asked| asked.peer != peer);
+        if asked.is_empty() {
+            self.release(block);
         }
     }
 

@@ -32,7 +32,7 @@ impl Scheduler {
         }
         self.list += 1;
         let wanted = self.blocks.iter_mut().filter(|(_, entry)| match entry.state {
-            State::Waiting | State::Asked { .. } => true,
+            State::Waiting | State::Asked(_) => true,
             State::Held { .. } => false,
         });
         let mut blocks = Vec::new();

@@ -5,6 +5,8 @@ use std::time::Duration;
 use dockercomp_protocol::time::millis;
 use dockercomp_protocol::{NodeId, Timestamp};
 
+use crate::rank;
+
 /// Requests that a peer has open before anything is known of its speed.
 const WINDOW_FIRST: usize = 2;
 /// A peer that answers within this time may have one more request open.
@@ -127,12 +129,4 @@ impl Peer {
             average => (average.saturating_mul(7).saturating_add(took_ms)) / 8,
         };
     }
-}
-
-/// FNV-1a over seed and name: spreads well enough, and is the same on every platform.
-pub(super) fn rank(name: &[u8], seed: u64) -> u64 {
-    let bytes = seed.to_le_bytes().into_iter().chain(name.iter().copied());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }

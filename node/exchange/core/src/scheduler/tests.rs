@@ -182,6 +182,27 @@ fn at_the_end_a_late_block_is_asked_of_a_second_peer_and_one_answer_counts() {
     assert_eq!(scheduler.next_deadline(at(2)), None);
 }
 
+/// Providers may be silent, and without the manifest nothing goes on; a chunk costs too much to
+/// ask everybody for it.
+#[test]
+fn a_late_manifest_is_asked_of_one_peer_more_each_second() {
+    for (block, most) in [(block_cid(b"manifest"), 6), (block(0), CHUNK_ASKED_MAX)] {
+        let mut scheduler = scheduler(0, 6, options());
+        scheduler.want(block);
+        let asked: Vec<Ask> =
+            (0..20).filter_map(|seconds| scheduler.next_ask(at(seconds))).collect();
+        let peers: BTreeSet<NodeId> = asked.iter().map(|ask| ask.peer).collect();
+        assert_eq!((asked.len(), peers.len()), (most, most), "each peer once");
+        let last = asked[most - 1];
+        assert!(scheduler.on_received(at(20), last.peer, block));
+        let stops = std::iter::from_fn(|| scheduler.next_stop()).count();
+        assert_eq!(stops, most - 1, "all others are told");
+        scheduler.on_block(last.peer, block);
+        // Nobody owes anything any more.
+        assert_eq!((scheduler.n_blocks(), scheduler.next_deadline(at(20))), (0, None));
+    }
+}
+
 #[test]
 fn a_second_peer_that_fails_leaves_the_first_alone() {
     let mut scheduler = scheduler(1, 2, options());

@@ -38,6 +38,11 @@ impl<E> Queue<E> {
         self.heap.push(Entry { at, sequence, event });
     }
 
+    /// When the next event happens.
+    pub(crate) fn next_at(&self) -> Option<Moment> {
+        self.heap.peek().map(|entry| entry.at)
+    }
+
     /// The next event, when it happens, and its number.
     pub(crate) fn pop(&mut self) -> Option<(Moment, u64, E)> {
         self.heap.pop().map(|entry| (entry.at, entry.sequence, entry.event))

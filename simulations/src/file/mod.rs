@@ -194,9 +194,10 @@ pub(crate) fn model(kind: &str, body: Table) -> Result<Box<dyn Model>, FileError
         "availability" => Ok(Box::new(crate::availability::Availability::read(body)?)),
         "gossipsub" => crate::overlay::model::gossipsub(body),
         "kademlia" => crate::overlay::model::kademlia(body),
+        "swarm" => crate::overlay::model::swarm(body),
         _ => {
-            let reason =
-                format!("is {kind:?}; there are volunteers, availability, gossipsub, kademlia");
+            let known = "volunteers, availability, gossipsub, kademlia, swarm";
+            let reason = format!("is {kind:?}; there are {known}");
             Err(FileError::invalid("kind", reason))
         }
     }

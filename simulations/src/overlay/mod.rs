@@ -17,6 +17,7 @@
 pub mod gossip;
 pub mod kademlia;
 pub mod report;
+pub mod swarm;
 
 mod chance;
 mod digest;

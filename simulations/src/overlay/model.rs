@@ -1,4 +1,4 @@
-//! Overlays as scenario files: `kind = "gossipsub"` and `kind = "kademlia"`.
+//! Overlays as scenario files: `kind = "gossipsub"`, `"kademlia"` and `"swarm"`.
 
 use toml::Table;
 
@@ -6,7 +6,7 @@ use crate::file::{self, FileError};
 use crate::study::{Measure, Model, Run};
 
 use super::report::Report;
-use super::{gossip, kademlia};
+use super::{gossip, kademlia, swarm};
 
 /// Reads a scenario of gossipsub.
 pub(crate) fn gossipsub(body: Table) -> Result<Box<dyn Model>, FileError> {
@@ -19,6 +19,13 @@ pub(crate) fn gossipsub(body: Table) -> Result<Box<dyn Model>, FileError> {
 pub(crate) fn kademlia(body: Table) -> Result<Box<dyn Model>, FileError> {
     let scenario: kademlia::Scenario = file::read(body)?;
     scenario.check().map_err(|error| refusal("kademlia", &error))?;
+    Ok(Box::new(scenario))
+}
+
+/// Reads a scenario of swarms.
+pub(crate) fn swarm(body: Table) -> Result<Box<dyn Model>, FileError> {
+    let scenario: swarm::Scenario = file::read(body)?;
+    scenario.check().map_err(|error| refusal("swarm", &error))?;
     Ok(Box::new(scenario))
 }
 
@@ -81,6 +88,40 @@ impl Model for kademlia::Scenario {
     }
 }
 
+impl Model for swarm::Scenario {
+    fn run(&self, seed: u64) -> Run {
+        swarm::run(self, seed).expect("it was checked when it was read").into()
+    }
+
+    fn explain(&self) -> Vec<(String, String)> {
+        let line = |name: &str, text: String| (name.to_owned(), text);
+        let size = |bytes: u64| bytesize::ByteSize(bytes).display().iec().to_string();
+        let swarm::Scenario { dataset, nodes, network, exchange, .. } = self;
+        let mut lines = vec![line(
+            "dataset",
+            format!("{} in chunks of {}", size(dataset.bytes), size(dataset.chunk)),
+        )];
+        for (name, group) in nodes {
+            let has = if group.holds { "have it" } else { "want it" };
+            let text = format!(
+                "{} that {has}, {}/s up, {}/s down, {:?}, {:?}",
+                group.count,
+                size(group.up),
+                size(group.down),
+                group.reach,
+                group.behaviour
+            );
+            lines.push(line(&format!("nodes, {name}"), text));
+        }
+        lines.push(line("links", format!("{:?}", network.latency)));
+        lines.push(line("lines are shared", format!("{:?}", network.sharing)));
+        lines.push(line("hidden pairs that connect", network.punched.to_string()));
+        lines.push(line("exchange", format!("{exchange:?}")));
+        lines.push(line("ends", format!("after {:?}", self.until)));
+        lines
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -100,6 +141,11 @@ mod tests {
             ("t5-lean-gossip.toml", 4),
             ("t8-kademlia-buckets.toml", 1),
             ("t9-kademlia-hops.toml", 1),
+            ("t11-network-models.toml", 8),
+            ("swarm-of-eight.toml", 2),
+            ("swarm-bound.toml", 8),
+            ("swarm-hidden.toml", 12),
+            ("swarm-poisoned.toml", 24),
         ] {
             let document = load(name, &[]);
             let all = document.cells().unwrap();
@@ -122,6 +168,11 @@ mod tests {
             ("t5-lean-gossip.toml", &["traffic.messages=2", "nodes=100", "traffic.sources=9"]),
             ("t8-kademlia-buckets.toml", &small[..5]),
             ("t9-kademlia-hops.toml", &small),
+            ("t11-network-models.toml", &["dataset.bytes=\"2 MiB\""]),
+            ("swarm-of-eight.toml", &["dataset.bytes=\"2 MiB\""]),
+            ("swarm-bound.toml", &["dataset.bytes=\"2 MiB\""]),
+            ("swarm-hidden.toml", &["dataset.bytes=\"2 MiB\""]),
+            ("swarm-poisoned.toml", &["dataset.bytes=\"2 MiB\""]),
         ] {
             let document = load(name, settings);
             let cell = document.cells().unwrap().swap_remove(0);

@@ -9,6 +9,11 @@ pub(crate) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D
     parse(&String::deserialize(from)?)
 }
 
+/// The same where there may be none.
+pub(crate) fn optional<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    duration(from).map(Some)
+}
+
 /// The same for a list of durations.
 pub(crate) fn list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Duration>, D::Error> {
     Vec::<String>::deserialize(from)?.iter().map(|text| parse(text)).collect()

@@ -13,8 +13,8 @@
 //!
 //! # Bounds
 //!
-//! [`WAITING_MAX`] peers that wait are remembered; a peer that does not ask again within
-//! [`FORGET`] is not waiting any more, and one that asks nothing for [`IDLE`] gives up its slot.
+//! `WAITING_MAX` peers that wait are remembered; a peer that does not ask again within
+//! `FORGET` is not waiting any more, and one that asks nothing for `IDLE` gives up its slot.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -87,9 +87,18 @@ struct Wanted {
 type Holders = BTreeMap<(Cid, u64), Vec<NodeId>>;
 
 impl Wanted {
-    /// Remembers who has an output. Tells whether it is being pulled already.
+    /// Remembers who else has an output. Tells whether it is being pulled already.
     fn insert(&self, unit: (Cid, u64), holders: Vec<NodeId>) -> bool {
-        self.with(|outputs| outputs.insert(unit, holders).is_some())
+        self.with(|outputs| {
+            let is_pulled = outputs.contains_key(&unit);
+            let all = outputs.entry(unit).or_default();
+            for holder in holders {
+                if !all.contains(&holder) {
+                    all.push(holder);
+                }
+            }
+            is_pulled
+        })
     }
 
     fn holders(&self, unit: &(Cid, u64)) -> Vec<NodeId> {

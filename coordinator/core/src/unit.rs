@@ -150,13 +150,14 @@ impl Unit {
         matches!(self.stage, Stage::Accepted { stored: false, .. }) && self.holders().is_empty()
     }
 
-    /// Nodes that computed the canonical output and still have it. Once it is safe, those as well
-    /// that were given up: one of them was back, and gave it.
+    /// Nodes that computed the canonical output and still have it. If it is safe and all of them
+    /// were given up, those: one was back, and gave it.
     pub(crate) fn holders(&self) -> Vec<NodeId> {
         let Stage::Accepted { output, stored, .. } = self.stage else { return Vec::new() };
-        let agree = |replica: &&Replica| {
-            replica.state.output() == Some(output) && (stored || !replica.is_gone)
-        };
-        self.replicas.iter().filter(agree).map(|replica| replica.node).collect()
+        let agree = |replica: &&Replica| replica.state.output() == Some(output);
+        let had: Vec<&Replica> = self.replicas.iter().filter(agree).collect();
+        let is_any_left = had.iter().any(|replica| !replica.is_gone);
+        let have = had.into_iter().filter(|replica| !replica.is_gone || stored && !is_any_left);
+        have.map(|replica| replica.node).collect()
     }
 }

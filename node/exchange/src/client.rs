@@ -82,6 +82,11 @@ impl<D: Dial> Exchange<D> {
         self.shared.traffic.clone()
     }
 
+    /// What ties between peers are broken by.
+    pub(crate) fn seed(&self) -> u64 {
+        self.shared.options.seed
+    }
+
     /// A server of the same store that counts into the same [`Traffic`].
     #[must_use]
     pub fn server(&self, authorise: impl Authorise) -> Server {

@@ -22,7 +22,7 @@ use dockercomp_network::framed::{FrameError, read_frame, write_frame};
 use dockercomp_protocol::codec;
 use dockercomp_protocol::content::{DIGEST_BYTES, Digest};
 use dockercomp_protocol::limits::{
-    HINT_ADDRESS_BYTES_MAX, HINT_ADDRESSES_MAX, SWARM_MESSAGE_BYTES_MAX,
+    HINT_ADDRESS_BYTES_MAX, HINT_ADDRESSES_MAX, SWARM_MEMBERS_MAX, SWARM_MESSAGE_BYTES_MAX,
 };
 use dockercomp_protocol::wire::chunk::Held;
 use dockercomp_protocol::wire::swarm::{News, Question};
@@ -257,7 +257,9 @@ impl<D: Dial> Teller<'_, D> {
             news.push(News::All);
         }
         news.extend(self.have().await);
-        news.extend(self.members().await);
+        while let Some(members) = self.members().await {
+            news.push(members);
+        }
         news
     }
 
@@ -311,9 +313,12 @@ impl<D: Dial> Teller<'_, D> {
     /// Others that it has not been told of.
     async fn members(&mut self) -> Option<News> {
         let all = self.server.swarms.members(&self.root);
-        let fresh = to_tell(all, &self.told, &self.peer);
+        let fresh = to_tell(all, &self.told, &self.peer, self.exchange.seed());
         let mut members = Vec::new();
         for peer in fresh {
+            if members.len() >= SWARM_MEMBERS_MAX {
+                break;
+            }
             let addresses = self.exchange.addresses(peer).await;
             let addresses = addresses.iter().map(ToString::to_string);
             let short = addresses.filter(|address| address.len() <= HINT_ADDRESS_BYTES_MAX);

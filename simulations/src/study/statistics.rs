@@ -35,7 +35,9 @@ pub fn estimate(measures: &[Measure]) -> Option<Estimate> {
         return None;
     }
     let values: Vec<f64> = measures.iter().map(|measure| measure.value()).collect();
-    let plain = values.iter().sum::<f64>() / n as f64;
+    // From the first: the mean of equal values is that value, to the last bit.
+    let first = values[0];
+    let plain = first + values.iter().map(|value| value - first).sum::<f64>() / n as f64;
     let pooled = pool(measures);
     let mean = match pooled {
         Some((hits, of)) if of > 0 => hits as f64 / of as f64,
@@ -101,6 +103,12 @@ mod tests {
         let got = estimate(&shares).expect("values");
         assert_eq!((got.mean, got.low, got.trials), (0.0, 0.0, Some(1000)));
         assert!((got.high - 0.003_827).abs() < 1e-6, "{got:?}");
+    }
+
+    #[test]
+    fn equal_values_have_no_width() {
+        let got = estimate(&[Measure::Number(51.2); 3]).expect("values");
+        assert_eq!((got.mean, got.low, got.high, got.error), (51.2, 51.2, 51.2, Some(0.0)));
     }
 
     #[test]

@@ -8,19 +8,20 @@
 //! after saying that there is something to be had.
 //!
 //! What a peer says of others costs it nothing, so few are believed of one, and few of all. One
-//! that cannot be reached, as behind most routers, makes room for the next that was told of; but
-//! in all a session goes on [`ERRANDS_MAX`] such errands at most.
+//! that cannot be reached, as behind most routers, or has left, makes room for the next that was
+//! told of; but nobody sends a session on more than [`ERRANDS_PER_TELLER_MAX`] such errands, and
+//! all together on [`ERRANDS_MAX`].
 //!
 //! # Bounds
 //!
 //! [`WATCHED_MAX`] peers that are asked what they hold, [`LEARNED_MAX`] members learned from
-//! others, [`LEARNED_PER_TELLER_MAX`] of them from one, [`TOLD_MAX`] that wait for a place, and
-//! the last `LISTS_KEPT` lists.
+//! others, [`LEARNED_PER_TELLER_MAX`] of them from one, [`TOLD_MAX`] of each of [`TELLERS_MAX`]
+//! tellers that wait for a place, [`ERRANDS_MAX`] that were tried in vain, and the last
+//! `LISTS_KEPT` lists.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use dockercomp_protocol::limits::SWARM_MEMBERS_MAX;
 use dockercomp_protocol::wire::swarm::{News, marked};
 use dockercomp_protocol::wire::work::HintPeer;
 use dockercomp_protocol::{Cid, NodeId};
@@ -32,14 +33,20 @@ use crate::scheduler::{List, Scheduler};
 const WORTH_ASKING: usize = 4;
 /// Peers that are asked what they hold at once.
 pub const WATCHED_MAX: usize = 64;
+/// Peers that may have something and have not said so.
+const CANDIDATES_MAX: usize = 128;
 /// Members that are learned from others.
 pub const LEARNED_MAX: usize = 64;
 /// Members that are learned from one.
 pub const LEARNED_PER_TELLER_MAX: usize = 32;
-/// Members that are dialled in a session because others told of them.
-pub const ERRANDS_MAX: usize = 512;
-/// Members that were told of and wait for a place.
-pub const TOLD_MAX: usize = 256;
+/// Members that a session ever takes note of because one peer told of them.
+pub const ERRANDS_PER_TELLER_MAX: usize = 128;
+/// The same of all peers together.
+pub const ERRANDS_MAX: usize = 1024;
+/// Members that one peer told of and that wait for a place.
+pub const TOLD_MAX: usize = 64;
+/// Peers that may tell of others.
+pub const TELLERS_MAX: usize = 256;
 /// Lists whose answers may still be on their way.
 const LISTS_KEPT: usize = 4;
 
@@ -66,32 +73,40 @@ pub struct Members {
     candidates: BTreeSet<NodeId>,
     /// Members that are believed in, and who told of each.
     learned: BTreeMap<NodeId, NodeId>,
-    /// Members that were ever believed in.
-    n_errands: usize,
-    /// Members that wait for a place among them, and who told of each.
-    told: VecDeque<(NodeId, HintPeer)>,
+    /// Who told of members.
+    tellers: BTreeMap<NodeId, Teller>,
     /// Members that could not be reached.
     in_vain: BTreeSet<NodeId>,
     kept: VecDeque<Arc<List>>,
 }
 
+/// A peer that told of others.
+#[derive(Debug, Default)]
+struct Teller {
+    /// Members of its that were ever believed in.
+    n_errands: usize,
+    /// Members of its that wait for a place.
+    told: VecDeque<HintPeer>,
+}
+
 /// A list, and those of its blocks that a peer holds.
 type Marked = (Arc<List>, Vec<Cid>);
 
-/// Of all members, some that an asker was not told of yet: to each asker others, so that not all
-/// turn to the same few.
+/// Of all members, those that an asker was not told of yet, in the order to tell them: `seed`, the
+/// teller's own, and the asker make it another for each two, so that not all turn to the same few.
 #[must_use]
 pub fn to_tell(
     all: impl IntoIterator<Item = NodeId>,
     told: &BTreeSet<NodeId>,
     asker: &NodeId,
+    seed: u64,
 ) -> Vec<NodeId> {
-    let seed = rank(&asker.to_bytes(), 0);
+    let seed = rank(&asker.to_bytes(), seed);
     let fresh = all.into_iter().filter(|member| member != asker && !told.contains(member));
     let mut fresh: Vec<(u64, NodeId)> =
         fresh.map(|member| (rank(&member.to_bytes(), seed), member)).collect();
     fresh.sort_unstable();
-    fresh.into_iter().map(|(_, member)| member).take(SWARM_MEMBERS_MAX).collect()
+    fresh.into_iter().map(|(_, member)| member).collect()
 }
 
 impl Members {
@@ -125,7 +140,10 @@ impl Members {
 
     /// A peer may have some of the dataset, or will have.
     pub fn add_candidate(&mut self, scheduler: &Scheduler, peer: NodeId) {
-        if !scheduler.knows(&peer) && self.candidates.len() < LEARNED_MAX {
+        let is_full = self.candidates.len() >= CANDIDATES_MAX;
+        if scheduler.knows(&peer) || is_full {
+            self.learned.remove(&peer);
+        } else {
             self.candidates.insert(peer);
         }
     }
@@ -140,11 +158,16 @@ impl Members {
     pub fn on_closed(&mut self, scheduler: &mut Scheduler, peer: NodeId) {
         self.watched.remove(&peer);
         self.candidates.remove(&peer);
-        // One that never said that it has anything.
-        if !scheduler.knows(&peer) && self.learned.remove(&peer).is_some() {
+        if self.learned.remove(&peer).is_some() && !scheduler.knows(&peer) {
             self.in_vain.insert(peer);
         }
         scheduler.on_quiet(peer);
+    }
+
+    /// Nobody knows where a member is that was believed in. It may have come by itself.
+    pub fn on_nowhere(&mut self, peer: NodeId) {
+        self.learned.remove(&peer);
+        self.in_vain.insert(peer);
     }
 
     /// The peer says what it holds. Members that it tells of are for [`Self::on_told`].
@@ -187,31 +210,50 @@ impl Members {
     }
 
     /// A peer tells of members.
-    pub fn on_told(&mut self, teller: NodeId, members: Vec<HintPeer>) {
-        let room = TOLD_MAX.saturating_sub(self.told.len());
-        self.told.extend(members.into_iter().take(room).map(|member| (teller, member)));
+    pub fn on_told(&mut self, scheduler: &Scheduler, teller: NodeId, members: Vec<HintPeer>) {
+        if self.tellers.len() >= TELLERS_MAX && !self.tellers.contains_key(&teller) {
+            return;
+        }
+        for member in members {
+            let is_news = self.is_news(scheduler, &member.peer);
+            let told = &mut self.tellers.entry(teller).or_default().told;
+            let is_new = is_news && told.iter().all(|other| other.peer != member.peer);
+            if is_new && told.len() < TOLD_MAX {
+                told.push_back(member);
+            }
+        }
+    }
+
+    fn is_news(&self, scheduler: &Scheduler, peer: &NodeId) -> bool {
+        let is_candidate = self.candidates.contains(peer) || self.learned.contains_key(peer);
+        !is_candidate && !scheduler.knows(peer) && !self.in_vain.contains(peer)
     }
 
     /// The next member that was told of and is believed in, and who told of it. It has a place
-    /// from now on: [`Self::add_candidate`] when it can be dialled, or [`Self::on_closed`].
+    /// from now on: [`Self::add_candidate`] when it can be dialled, else [`Self::on_nowhere`].
     pub fn next_believed(&mut self, scheduler: &Scheduler) -> Option<(NodeId, HintPeer)> {
-        if self.learned.len() >= LEARNED_MAX || self.n_errands >= ERRANDS_MAX {
+        let n_errands: usize = self.tellers.values().map(|teller| teller.n_errands).sum();
+        if self.learned.len() >= LEARNED_MAX || n_errands >= ERRANDS_MAX {
             return None;
         }
-        let (learned, candidates, in_vain) = (&self.learned, &self.candidates, &self.in_vain);
-        self.told.retain(|(_, HintPeer { peer, .. })| {
-            let is_known = scheduler.knows(peer) || candidates.contains(peer);
-            !is_known && !learned.contains_key(peer) && !in_vain.contains(peer)
-        });
-        let has_room = |teller: &NodeId| {
-            let of_one = learned.values().filter(|other| *other == teller).count();
-            of_one < LEARNED_PER_TELLER_MAX
-        };
-        let place = self.told.iter().position(|(teller, _)| has_room(teller))?;
-        let (teller, member) = self.told.remove(place)?;
-        self.n_errands += 1;
-        self.learned.insert(member.peer, teller);
-        Some((teller, member))
+        let mut all: Vec<(usize, NodeId)> =
+            self.tellers.iter().map(|(id, teller)| (teller.n_errands, *id)).collect();
+        // Whoever has told of least first.
+        all.sort_unstable();
+        for (n_errands, id) in all {
+            let n_learned = self.learned.values().filter(|other| **other == id).count();
+            if n_learned >= LEARNED_PER_TELLER_MAX || n_errands >= ERRANDS_PER_TELLER_MAX {
+                continue;
+            }
+            while let Some(member) = self.tellers.get_mut(&id)?.told.pop_front() {
+                if self.is_news(scheduler, &member.peer) {
+                    self.tellers.get_mut(&id)?.n_errands += 1;
+                    self.learned.insert(member.peer, id);
+                    return Some((id, member));
+                }
+            }
+        }
+        None
     }
 
     /// The blocks of a list that a map marks. `None`: we do not know the list any more.
@@ -241,6 +283,7 @@ impl Members {
 #[cfg(test)]
 mod tests {
     use dockercomp_protocol::content::chunk_cid;
+    use dockercomp_protocol::limits::SWARM_MEMBERS_MAX;
 
     use super::*;
     use crate::scheduler::Options;
@@ -271,7 +314,7 @@ mod tests {
     fn few_members_are_believed_of_one_and_of_all() {
         let (mut members, scheduler) = (Members::default(), wanting(10));
         let mut believed = |teller, of: std::ops::Range<u8>| {
-            members.on_told(peer(teller), told(of));
+            members.on_told(&scheduler, peer(teller), told(of));
             believed(&mut members, &scheduler).len()
         };
         assert_eq!(believed(1, 10..100), LEARNED_PER_TELLER_MAX);
@@ -282,37 +325,68 @@ mod tests {
 
     /// Most are behind routers: those that are not must be found all the same.
     #[test]
-    fn who_cannot_be_reached_makes_room_for_the_next() {
+    fn who_cannot_be_reached_or_has_left_makes_room_for_the_next() {
         let (mut members, mut scheduler) = (Members::default(), wanting(10));
-        members.on_told(peer(1), told(10..100));
+        members.on_told(&scheduler, peer(1), told(10..70));
         let first = believed(&mut members, &scheduler);
+        members.add_candidate(&scheduler, first[0]);
         members.on_closed(&mut scheduler, first[0]);
         assert_eq!(believed(&mut members, &scheduler), [peer(10 + 32)]);
+        members.on_nowhere(first[1]);
+        assert_eq!(believed(&mut members, &scheduler), [peer(10 + 33)]);
+        // One that gave something and then left.
+        members.add_candidate(&scheduler, first[2]);
+        members.on_news(&mut scheduler, first[2], &News::All).expect("it may have all");
+        assert!(scheduler.knows(&first[2]));
+        members.on_closed(&mut scheduler, first[2]);
+        assert_eq!(believed(&mut members, &scheduler), [peer(10 + 34)]);
         // Whoever tells of it again: it was tried.
-        members.on_told(peer(2), vec![HintPeer { peer: first[0], addresses: vec![] }]);
+        members.on_told(&scheduler, peer(2), told(10..12));
         assert_eq!(believed(&mut members, &scheduler), []);
     }
 
+    /// What a teller says of somebody who is here already does not push that one out.
     #[test]
-    fn a_session_is_not_sent_on_errands_without_end() {
+    fn who_came_by_itself_stays_whatever_was_said_of_it() {
         let (mut members, mut scheduler) = (Members::default(), wanting(10));
-        let mut n_errands = 0;
-        for round in 0..100_u8 {
-            let strangers = (0..60_u8).map(|n| {
-                let mut bytes = vec![0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
-                bytes.extend([round; 16]);
-                bytes.extend([n; 16]);
-                let peer = NodeId::from_bytes(&bytes).expect("an inlined ed25519 key");
-                HintPeer { peer, addresses: vec![] }
-            });
-            members.on_told(peer(1), strangers.collect());
-            for stranger in believed(&mut members, &scheduler) {
-                n_errands += 1;
-                members.on_closed(&mut scheduler, stranger);
+        members.on_told(&scheduler, peer(1), told(7..8));
+        assert_eq!(believed(&mut members, &scheduler), [peer(7)]);
+        members.add_candidate(&scheduler, peer(7));
+        members.on_nowhere(peer(7));
+        members.on_news(&mut scheduler, peer(7), &News::All).expect("it may have all");
+        assert!(scheduler.knows(&peer(7)));
+    }
+
+    #[test]
+    fn a_session_is_not_sent_on_errands_without_end_and_hears_others_meanwhile() {
+        let (mut members, scheduler) = (Members::default(), wanting(10));
+        let mut tried: BTreeMap<NodeId, usize> = BTreeMap::new();
+        let mut flood = |members: &mut Members, teller: u8| {
+            for round in 0..20_u8 {
+                let strangers = (0..60_u8).map(|n| {
+                    let mut bytes = vec![0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
+                    bytes.extend([teller; 10]);
+                    bytes.extend([round; 11]);
+                    bytes.extend([n; 11]);
+                    let peer = NodeId::from_bytes(&bytes).expect("an inlined ed25519 key");
+                    HintPeer { peer, addresses: vec![] }
+                });
+                members.on_told(&scheduler, peer(teller), strangers.collect());
+                while let Some((teller, member)) = members.next_believed(&scheduler) {
+                    *tried.entry(teller).or_default() += 1;
+                    members.on_nowhere(member.peer);
+                }
             }
-            assert!(members.told.len() <= TOLD_MAX);
-        }
-        assert_eq!(n_errands, ERRANDS_MAX);
+            tried.get(&peer(teller)).copied().unwrap_or_default()
+        };
+        assert_eq!(flood(&mut members, 200), ERRANDS_PER_TELLER_MAX);
+        // Somebody honest is heard all the same.
+        members.on_told(&scheduler, peer(1), told(10..12));
+        assert_eq!(members.next_believed(&scheduler).map(|(teller, _)| teller), Some(peer(1)));
+        let all: usize = (201..220).map(|teller| flood(&mut members, teller)).sum();
+        assert!(all + ERRANDS_PER_TELLER_MAX < ERRANDS_MAX, "{all}");
+        let waiting = members.tellers.values().map(|teller| teller.told.len()).max();
+        assert!(waiting <= Some(TOLD_MAX) && members.in_vain.len() <= ERRANDS_MAX);
     }
 
     #[test]
@@ -322,26 +396,30 @@ mod tests {
         members.add_candidate(&scheduler, peer(1));
         members.add_candidate(&scheduler, peer(2));
         assert_eq!(members.candidates, [peer(2)].into(), "who is asked anyway is no candidate");
-        members.on_told(peer(9), told(1..4));
+        members.on_told(&scheduler, peer(9), told(1..4));
         assert_eq!(believed(&mut members, &scheduler), [peer(3)]);
     }
 
     #[test]
     fn everybody_is_told_of_others_and_each_of_other_ones() {
         let all: Vec<NodeId> = (0..60).map(peer).collect();
-        let tell = |asker| to_tell(all.iter().copied(), &BTreeSet::new(), &asker);
-        let first = tell(peer(0));
-        assert_eq!(first.len(), SWARM_MEMBERS_MAX);
-        assert!(!first.contains(&peer(0)) && first != tell(peer(1)));
+        let tell = |asker, seed| {
+            let mut told = to_tell(all.iter().copied(), &BTreeSet::new(), &asker, seed);
+            assert_eq!(told.len(), 59, "all but the one that asks");
+            told.truncate(SWARM_MEMBERS_MAX);
+            told
+        };
+        let first = tell(peer(0), 1);
+        assert!(first != tell(peer(1), 1) && first != tell(peer(0), 2));
         let mut named: BTreeMap<NodeId, usize> = BTreeMap::new();
         for asker in &all {
-            tell(*asker).into_iter().for_each(|peer| *named.entry(peer).or_default() += 1);
+            tell(*asker, 1).into_iter().for_each(|peer| *named.entry(peer).or_default() += 1);
         }
         // Sixteen times each, if all were equal.
         assert_eq!(named.len(), 60);
         assert!(named.values().all(|n| (4..40).contains(n)), "{named:?}");
         let told: BTreeSet<NodeId> = first.iter().copied().collect();
-        let next = to_tell(all.iter().copied(), &told, &peer(0));
+        let next = to_tell(all.iter().copied(), &told, &peer(0), 1);
         assert!(next.iter().all(|peer| !told.contains(peer)));
     }
 

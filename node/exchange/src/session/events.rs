@@ -38,7 +38,7 @@ impl<D: Dial> Session<D> {
     }
 
     fn add_peers(&mut self, peers: Vec<NodeId>) {
-        for peer in peers {
+        for peer in peers.into_iter().filter(|peer| !self.liars.contains(peer)) {
             self.members.forget_candidate(&peer);
             self.scheduler.add_peer(peer);
         }

@@ -63,6 +63,9 @@ impl<D: Dial> Session<D> {
 
     /// A peer may have some of the dataset, or will have.
     pub(super) fn add_candidate(&mut self, peer: NodeId) {
+        if self.liars.contains(&peer) {
+            return;
+        }
         self.members.add_candidate(&self.scheduler, peer);
         self.watch_members();
     }
@@ -91,7 +94,7 @@ impl<D: Dial> Session<D> {
         }
         self.members.on_news(&mut self.scheduler, peer, &news)?;
         if let News::Members { members } = news {
-            self.members.on_told(peer, members);
+            self.members.on_told(&self.scheduler, peer, members);
             self.learn();
         }
         Ok(())
@@ -118,7 +121,8 @@ impl<D: Dial> Session<D> {
         if can_be_dialled {
             self.add_candidate(peer);
         } else {
-            self.on_closed(peer);
+            self.members.on_nowhere(peer);
+            self.learn();
         }
     }
 

@@ -61,7 +61,8 @@ impl Getter {
     }
 
     fn add_peers(&mut self, peers: impl IntoIterator<Item = u32>, actions: &mut Vec<Action>) {
-        for peer in peers {
+        let liars = &self.liars;
+        for peer in peers.into_iter().filter(|peer| !liars.contains(&name(*peer))) {
             self.members.forget_candidate(&name(peer));
             self.scheduler.add_peer(name(peer));
         }
@@ -90,6 +91,9 @@ impl Getter {
 
     /// Somebody wants the dataset, and will have some of it.
     pub(super) fn on_member(&mut self, peer: u32, actions: &mut Vec<Action>) {
+        if self.liars.contains(&name(peer)) {
+            return;
+        }
         self.members.add_candidate(&self.scheduler, name(peer));
         self.watch(actions);
     }
@@ -212,7 +216,7 @@ impl Getter {
             return self.blame(peer, actions);
         }
         if let News::Members { members } = news {
-            self.members.on_told(id, members);
+            self.members.on_told(&self.scheduler, id, members);
             self.learn(actions);
         }
         false

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use dockercomp_exchange_core::members::to_tell;
 use dockercomp_exchange_core::scheduler::List;
 use dockercomp_exchange_core::slots::{Slots, n_slots};
+use dockercomp_protocol::limits::SWARM_MEMBERS_MAX;
 use dockercomp_protocol::wire::chunk::Miss;
 use dockercomp_protocol::wire::swarm::News;
 use dockercomp_protocol::wire::work::HintPeer;
@@ -48,6 +49,8 @@ struct Member {
 pub(super) struct Giver {
     behaviour: Behaviour,
     chance: Chance,
+    /// What the order is drawn by in which members are told.
+    seed: u64,
     slots: Slots,
     /// Bytes that a peer gave us.
     gave: BTreeMap<NodeId, u64>,
@@ -57,9 +60,10 @@ pub(super) struct Giver {
 }
 
 impl Giver {
-    pub(super) fn new(behaviour: Behaviour, up: u64, chance: Chance) -> Self {
+    pub(super) fn new(behaviour: Behaviour, up: u64, mut chance: Chance) -> Self {
         Self {
             behaviour,
+            seed: chance.number(),
             chance,
             slots: Slots::new(n_slots(Some(up))),
             gave: BTreeMap::new(),
@@ -120,16 +124,18 @@ impl Giver {
         }
     }
 
-    /// The body that was on its way to a peer has left. The next one follows it.
+    /// The body that was on its way to a peer has left; its bytes. The next one follows it.
     pub(super) fn on_sent(
         &mut self,
         now: Timestamp,
         peer: u32,
         catalogue: &Catalogue,
         actions: &mut Vec<Action>,
-    ) {
-        let Some(line) = self.lines.get_mut(&peer) else { return };
+    ) -> u64 {
+        let Some(line) = self.lines.get_mut(&peer) else { return 0 };
+        let mut bytes = 0;
         if let Some(body) = line.pop_front() {
+            bytes = catalogue.bytes(body.number);
             if body.has_slot {
                 self.slots.on_done(now, &name(peer));
             }
@@ -142,6 +148,7 @@ impl Giver {
             }
             None => drop(self.lines.remove(&peer)),
         }
+        bytes
     }
 
     /// Nothing more is sent to a peer.
@@ -238,12 +245,12 @@ impl Giver {
         if claims_all && !std::mem::replace(&mut member.has_told_all, true) {
             say(News::All);
         }
-        let fresh = to_tell(all, &member.told, &name(peer));
-        if !fresh.is_empty() {
-            member.told.extend(&fresh);
+        let fresh = to_tell(all, &member.told, &name(peer), self.seed);
+        member.told.extend(&fresh);
+        for some in fresh.chunks(SWARM_MEMBERS_MAX) {
             // Addresses are the world's: it knows who can be dialled.
-            let hint = |peer| HintPeer { peer, addresses: Vec::new() };
-            say(News::Members { members: fresh.into_iter().map(hint).collect() });
+            let hint = |peer: &NodeId| HintPeer { peer: *peer, addresses: Vec::new() };
+            say(News::Members { members: some.iter().map(hint).collect() });
         }
     }
 }

@@ -184,6 +184,15 @@ pub enum ScenarioError {
         /// The group.
         group: String,
     },
+    /// Nobody honest has it.
+    #[error("nobody honest holds the dataset: nobody could get it")]
+    NoHolders,
+    /// It would be switched off before it has come.
+    #[error("group {group}: leaves must be after joins and over")]
+    Leaves {
+        /// The group.
+        group: String,
+    },
     /// It lies about what it has, and so cannot be one that wants it.
     #[error("group {group}: who lies must hold the dataset")]
     Liar {
@@ -220,6 +229,10 @@ impl Scenario {
         if self.nodes.values().all(|group| group.holds || group.count == 0) {
             return Err(ScenarioError::NoGetters);
         }
+        let is_seed = |group: &Group| group.holds && group.behaviour == Behaviour::Honest;
+        if !self.nodes.values().any(|group| is_seed(group) && group.count > 0) {
+            return Err(ScenarioError::NoHolders);
+        }
         let chunks = self.dataset.bytes.div_ceil(self.dataset.chunk.max(1));
         if self.dataset.chunk == 0 || !(1..=CHUNKS_MAX).contains(&chunks) {
             return Err(ScenarioError::Chunks { chunks });
@@ -239,6 +252,9 @@ impl Group {
     fn check(&self, name: &str) -> Result<(), ScenarioError> {
         if self.up == 0 || self.down == 0 {
             return Err(ScenarioError::Line { group: name.to_owned() });
+        }
+        if self.leaves.is_some_and(|leaves| leaves < self.joins + self.over) {
+            return Err(ScenarioError::Leaves { group: name.to_owned() });
         }
         if !self.holds && self.behaviour != Behaviour::Honest {
             return Err(ScenarioError::Liar { group: name.to_owned() });

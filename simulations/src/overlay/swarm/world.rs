@@ -1,6 +1,7 @@
 //! The world around the nodes: connections, messages on their way, bodies on lines, time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::time::Duration;
 
 use dockercomp_exchange_core::scheduler;
@@ -67,8 +68,10 @@ pub(super) struct World<'a> {
     groups: Vec<&'a Group>,
     /// Open connections, the smaller number first, and since when they can be used.
     connections: BTreeMap<Pair, Moment>,
-    /// Dials that will fail.
-    failing: BTreeSet<Pair>,
+    /// Dials that will fail, and what waits for them: the other end may dial meanwhile.
+    failing: BTreeMap<Pair, Vec<Message>>,
+    /// Getters and the liars whose streams they closed: nothing more is asked on them.
+    cut: BTreeSet<Pair>,
     /// When the last message of a pair arrives: none overtakes another.
     arrivals: BTreeMap<Pair, Moment>,
     /// Each node's stream for latencies.
@@ -123,7 +126,8 @@ impl<'a> World<'a> {
             n_lacking: groups.iter().filter(|group| !group.holds).count(),
             groups,
             connections: BTreeMap::new(),
-            failing: BTreeSet::new(),
+            failing: BTreeMap::new(),
+            cut: BTreeSet::new(),
             arrivals: BTreeMap::new(),
             chances: (0..count).map(|number| keyed("latency", number)).collect(),
             catalogue,
@@ -167,7 +171,8 @@ impl<'a> World<'a> {
     fn on_through(&mut self, now: Moment, (from, to): Pair) {
         self.digest.note(now, 20, [from, to, 0]);
         let Self { nodes, catalogue, actions, flows, .. } = self;
-        nodes[from as usize].giver.on_sent(now.timestamp(), to, catalogue, actions);
+        let node = &mut nodes[from as usize];
+        node.story.sent_bytes += node.giver.on_sent(now.timestamp(), to, catalogue, actions);
         // Unless the next one follows it.
         if !actions.iter().any(|action| matches!(action, Action::Transmit { .. })) {
             flows.end((from, to));
@@ -195,9 +200,11 @@ impl<'a> World<'a> {
                 self.step(now, node);
             }
             Event::Arrives { from, to, message } => {
-                let is_last = matches!(message, Message::Closed);
-                let is_open = self.connections.contains_key(&ends(from, to));
-                if !self.nodes[to as usize].is_up || !(is_open || is_last) {
+                // What had left when the connection closed still comes.
+                let is_last = matches!(message, Message::Closed | Message::Data(..));
+                let is_open = self.connections.contains_key(&ends(from, to)) || is_last;
+                let is_cut = matches!(message, Message::Want(_)) && self.cut.contains(&(from, to));
+                if !self.nodes[to as usize].is_up || !is_open || is_cut {
                     return;
                 }
                 let block = message.block().and_then(|block| self.catalogue.number(block));
@@ -208,8 +215,11 @@ impl<'a> World<'a> {
                 self.step(now, to);
             }
             Event::Unreachable { node, peer } => {
+                if self.failing.remove(&(node, peer)).is_none() {
+                    // The peer has dialled meanwhile.
+                    return;
+                }
                 self.digest.note(now, 24, [node, peer, 0]);
-                self.failing.remove(&(node, peer));
                 let Self { nodes, actions, .. } = self;
                 nodes[node as usize].on_unreachable(peer, actions);
                 self.step(now, node);
@@ -227,6 +237,9 @@ impl<'a> World<'a> {
                 self.step(now, node);
             }
             Event::Gathered { node, member } => {
+                if !self.nodes[node as usize].is_up {
+                    return;
+                }
                 let Self { nodes, catalogue, actions, .. } = self;
                 let Node { giver, held, .. } = &mut nodes[node as usize];
                 giver.on_gathered(member, (catalogue, held), actions);
@@ -327,11 +340,9 @@ impl<'a> World<'a> {
         for action in actions {
             match action {
                 Action::Send { to, message } => self.send(now, node, to, message),
-                Action::Transmit { to, bytes } => {
-                    self.node(node).story.sent_bytes += bytes;
-                    self.flows.begin(now, (node, to), bytes);
-                }
+                Action::Transmit { to, bytes } => self.flows.begin(now, (node, to), bytes),
                 Action::Cut { from } => {
+                    self.cut.insert((node, from));
                     self.flows.end((from, node));
                     self.node(from).giver.on_cut(now.timestamp(), node);
                 }
@@ -349,10 +360,13 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Sends a message over the connection that there is, or that this node opens for it.
+    /// Sends a message over the connection that there is, or that this node opens for it. One
+    /// that cannot be opened may yet be, from the other end.
     fn send(&mut self, now: Moment, from: u32, to: u32, message: Message) {
-        if let Some(opens) = self.connect(now, from, to) {
-            self.post(now.max(opens), from, to, message);
+        debug_assert!(self.nodes[from as usize].is_up, "a node that is off sends nothing");
+        match self.connect(now, from, to) {
+            Some(opens) => self.post(now.max(opens), from, to, message),
+            None => self.failing.entry((from, to)).or_default().push(message),
         }
     }
 
@@ -375,12 +389,18 @@ impl<'a> World<'a> {
         if is_there && self.can_dial(from, to) {
             let opens = now + HANDSHAKE_TRIPS * trip;
             self.connections.insert(pair, opens);
+            for (from, to) in [(from, to), (to, from)] {
+                for message in self.failing.remove(&(from, to)).into_iter().flatten() {
+                    self.post(opens, from, to, message);
+                }
+            }
             return Some(opens);
         }
         // A machine that is there refuses what is switched off; a router swallows it.
         let is_refused = self.groups[to as usize].reach == Reach::Open;
         let learns = if is_refused { trip } else { self.scenario.exchange.dial_timeout };
-        if self.failing.insert((from, to)) {
+        if let Entry::Vacant(fails) = self.failing.entry((from, to)) {
+            fails.insert(Vec::new());
             self.queue.push(now + learns, Event::Unreachable { node: from, peer: to });
         }
         None

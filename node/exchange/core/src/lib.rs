@@ -21,3 +21,15 @@ pub(crate) fn rank(name: &[u8], seed: u64) -> u64 {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
+
+#[cfg(test)]
+mod testing {
+    use dockercomp_protocol::NodeId;
+
+    /// A peer id that differs by `n` only.
+    pub(crate) fn peer(n: u8) -> NodeId {
+        let mut bytes = vec![0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
+        bytes.extend([n; 32]);
+        NodeId::from_bytes(&bytes).expect("an inlined ed25519 key")
+    }
+}

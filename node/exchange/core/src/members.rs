@@ -287,12 +287,7 @@ mod tests {
 
     use super::*;
     use crate::scheduler::Options;
-
-    fn peer(n: u8) -> NodeId {
-        let mut bytes = vec![0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
-        bytes.extend([n; 32]);
-        NodeId::from_bytes(&bytes).expect("an inlined ed25519 key")
-    }
+    use crate::testing::peer;
 
     fn told(peers: impl IntoIterator<Item = u8>) -> Vec<HintPeer> {
         peers.into_iter().map(|n| HintPeer { peer: peer(n), addresses: Vec::new() }).collect()

@@ -149,12 +149,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn peer(n: u8) -> NodeId {
-        let mut bytes = vec![0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
-        bytes.extend([n; 32]);
-        NodeId::from_bytes(&bytes).expect("an inlined ed25519 key")
-    }
+    use crate::testing::peer;
 
     /// All of `n_peers` ask every 100 ms for so many seconds. How often each was served, and the
     /// most that held a slot at once.

@@ -37,6 +37,20 @@ fn eight_and(more: &str) -> Scenario {
     toml::from_str(&format!("{EIGHT}\n{more}")).unwrap()
 }
 
+/// The same, and so many that say that they have it and do this.
+fn eight_and_liars(count: u32, behaviour: &str) -> Scenario {
+    eight_and(&format!(
+        r#"
+        [nodes.liars]
+        count = {count}
+        holds = true
+        up = "4 MiB/s"
+        down = "4 MiB/s"
+        behaviour = {behaviour}
+        "#
+    ))
+}
+
 #[track_caller]
 fn get(report: &Report, name: &str) -> f64 {
     report.metric(name).unwrap_or_else(|| panic!("no {name} in {report:?}"))
@@ -70,16 +84,7 @@ fn a_swarm_is_quicker_than_one_after_the_other() {
 /// Done-when of the exchange, at a size that no test with processes reaches.
 #[test]
 fn with_three_of_four_providers_lying_everybody_has_it_right() {
-    let scenario = eight_and(
-        r#"
-        [nodes.liars]
-        count = 3
-        holds = true
-        up = "4 MiB/s"
-        down = "4 MiB/s"
-        behaviour = { kind = "poisoner", rate = 1.0 }
-        "#,
-    );
+    let scenario = eight_and_liars(3, r#"{ kind = "poisoner", rate = 1.0 }"#);
     let report = run(&scenario, 1).unwrap();
     assert_eq!(get(&report, "completed"), 1.0);
     assert_eq!((get(&report, "liars_named"), get(&report, "honest_blamed")), (3.0, 0.0));
@@ -89,16 +94,7 @@ fn with_three_of_four_providers_lying_everybody_has_it_right() {
 #[test]
 fn who_promises_and_does_not_give_is_dropped() {
     for (behaviour, least, most) in [("boaster", 1.0, 3.0), ("silent", 0.0, 0.0)] {
-        let scenario = eight_and(&format!(
-            r#"
-            [nodes.liars]
-            count = 3
-            holds = true
-            up = "4 MiB/s"
-            down = "4 MiB/s"
-            behaviour = {{ kind = "{behaviour}" }}
-            "#
-        ));
+        let scenario = eight_and_liars(3, &format!(r#"{{ kind = "{behaviour}" }}"#));
         let report = run(&scenario, 1).unwrap();
         assert_eq!(get(&report, "completed"), 1.0, "{behaviour}");
         let (all, blamed) = (get(&report, "liars_named"), get(&report, "honest_blamed"));
@@ -111,16 +107,7 @@ fn who_promises_and_does_not_give_is_dropped() {
 /// before, two of the silent ones were waited for at a time, half a minute each.
 #[test]
 fn many_silent_providers_do_not_keep_the_manifest_for_minutes() {
-    let scenario = eight_and(
-        r#"
-        [nodes.liars]
-        count = 15
-        holds = true
-        up = "4 MiB/s"
-        down = "4 MiB/s"
-        behaviour = { kind = "silent" }
-        "#,
-    );
+    let scenario = eight_and_liars(15, r#"{ kind = "silent" }"#);
     let report = run(&scenario, 1).unwrap();
     assert_eq!(get(&report, "completed"), 1.0);
     let took = get(&report, "getters.max_s");

@@ -5,13 +5,7 @@ use dockercomp_protocol::wire::chunk::Miss;
 use proptest::prelude::*;
 
 use super::*;
-
-/// A peer id that differs by `n` only.
-fn peer(n: u8) -> NodeId {
-    let mut bytes = vec![0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
-    bytes.extend([n; 32]);
-    NodeId::from_bytes(&bytes).expect("an inlined ed25519 key")
-}
+use crate::testing::peer;
 
 fn block(n: u32) -> Cid {
     chunk_cid(&n.to_le_bytes())
@@ -462,6 +456,9 @@ proptest! {
 
         for step in 0.. {
             prop_assert!(step < 5000, "no end");
+            // A shell wakes when a deadline comes, also one between two answers.
+            let silent = scheduler.on_timeout(now);
+            world.open.retain(|(_, peer)| !silent.contains(peer));
             for ask in asks(&mut scheduler, now) {
                 world.on_ask(ask, n_blocks as usize, &options);
             }
@@ -472,8 +469,6 @@ proptest! {
                 let Some(deadline) = scheduler.next_deadline(now) else { break };
                 prop_assert!(deadline > now, "a deadline that has passed");
                 now = deadline;
-                let silent = scheduler.on_timeout(now);
-                world.open.retain(|(_, peer)| !silent.contains(peer));
                 continue;
             }
             now = now + Duration::from_millis(3);
